@@ -103,6 +103,11 @@ def load_model(source: str, compression: str = "bf16", device: str | None = None
         raise SpecKVError(f"{source}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
 
 
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer of a hub id or folder."""
+    return AutoTokenizer.from_pretrained(source)
+
+
 def perturbed(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:
     """A copy of ``model`` whose matrices carry Gaussian noise of ``noise`` times their own standard deviation.
 
@@ -133,4 +138,4 @@ def load_pair(
         draft = perturbed(dense, sources.noise)
     else:
         draft = load_model(sources.draft, draft_compression, device)
-    return target, draft, AutoTokenizer.from_pretrained(sources.target)
+    return target, draft, load_tokenizer(sources.target)

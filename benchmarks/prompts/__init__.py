@@ -1,0 +1,39 @@
+"""The built-in prompts: ``train`` for profiling and training, ``heldout`` for judging, and nothing in both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from speckv.controller.errors import SpecKVError
+
+TASKS = ("code", "math", "chat", "summarization")
+SETS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    id: str
+    task: str
+    text: str
+
+
+def load_prompts(name: str = "heldout") -> list[Prompt]:
+    """A built-in set (``train`` or ``heldout``) or a JSONL file with keys ``id``, ``task`` and ``prompt``."""
+    path = Path(__file__).parent / f"{name}.jsonl" if name in SETS else Path(name)
+    if not path.is_file():
+        raise SpecKVError(f"{name}: no such prompt file; give {' or '.join(SETS)}, or a JSONL file")
+    prompts = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            prompts.append(Prompt(str(entry["id"]), str(entry["task"]), str(entry["prompt"])))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"no key {error}" if isinstance(error, KeyError) else "not a JSON object"
+            raise SpecKVError(f"{path}: line {number}: {reason}; each line needs id, task and prompt") from None
+    if not prompts:
+        raise SpecKVError(f"{path}: no prompts in it")
+    return prompts

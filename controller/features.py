@@ -1,0 +1,37 @@
+"""The controller's features: names, order and units, and how they are computed from a round's signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from speckv.controller.errors import SpecKVError
+
+SIGNAL_FEATURES = (
+    "mean_draft_entropy",  # nats
+    "mean_draft_confidence",  # probability
+    "max_draft_entropy",  # nats
+    "min_draft_confidence",  # probability
+)
+FEATURES = (*SIGNAL_FEATURES, "compression", "gamma")
+"""The paper's names and order (arXiv 2605.02888)."""
+
+COMPRESSION_LEVELS = {"fp16": 0, "int8": 1, "nf4": 2}
+"""The paper's encoding of how the target is compressed; bf16 and fp32 count as fp16, any 4-bit format as nf4."""
+
+
+def compression_level(name: str) -> int:
+    """The level (0, 1 or 2) of a compression's name."""
+    canonical = {"bf16": "fp16", "fp32": "fp16"}.get(name, name)
+    if canonical not in COMPRESSION_LEVELS:
+        known = ", ".join((*COMPRESSION_LEVELS, "bf16", "fp32"))
+        raise SpecKVError(f"{name}: no such compression; known are {known}")
+    return COMPRESSION_LEVELS[canonical]
+
+
+def summarize(entropies: Sequence[float], confidences: Sequence[float]) -> tuple[float, float, float, float]:
+    """The four SIGNAL_FEATURES of the tokens drafted so far (at least one).
+
+    Plain Python: for the few tokens of a round it is faster than numpy, and it runs after every drafted token.
+    """
+    count = len(confidences)
+    return sum(entropies) / count, sum(confidences) / count, max(entropies), min(confidences)
