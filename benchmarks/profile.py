@@ -94,6 +94,7 @@ def profile(
         session = _Session(pair, load, draft_load)
         for gamma in gammas:
             alike = [run for run in todo if (run.target_load, run.gamma) == (load, gamma)]
+            alike.sort(key=lambda run: len(texts[run.prompt_id].text))  # a batch is padded to its longest prompt
             for group in (alike[start : start + batch] for start in range(0, len(alike), batch)):
                 found = session.run(group, [texts[run.prompt_id] for run in group])
                 journal.append({"runs": [{"run": asdict(run), "rows": found[run]} for run in group]})

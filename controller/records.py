@@ -105,7 +105,7 @@ def _implausible(row: Row) -> str | None:
             return f"{len(signals[0])} entropies and {len(signals[1])} confidences"
         if not max(1, row["accepted"]) <= len(signals[1]) <= row["gamma"]:
             return f"{len(signals[1])} signals for {row['accepted']} accepted of gamma {row['gamma']}"
-        if not all(isinstance(x, float) and math.isfinite(x) for x in (*signals[0], *signals[1])):
+        if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*signals[0], *signals[1])):
             return "a signal is not a finite number"
     return None
 

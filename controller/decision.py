@@ -1,0 +1,30 @@
+"""The arithmetic of choosing γ for a whole step, from predicted acceptance rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+
+def expected_tokens(acceptance: Floats, gammas: Floats) -> Floats:
+    """E[tokens | γ] = 1 + γ · r(γ): the accepted ones and the target's own. ``acceptance`` (N, K), ``gammas`` (K,)."""
+    return 1.0 + acceptance * gammas
+
+
+def best_for_tokens(acceptance: Floats, gammas: Floats) -> Ints:
+    """The paper's rule: per row, the index of the γ with most expected tokens (the first of equals)."""
+    return np.argmax(expected_tokens(acceptance, gammas), axis=-1)
+
+
+def best_for_throughput(acceptance: Floats, gammas: Floats, step_ms: Floats, rate: float) -> Ints:
+    """Per row, the index of argmax E[tokens | γ] − ρ·t(γ), with ρ = ``rate`` in tokens per ms and t = ``step_ms``.
+
+    Maximising tokens per second over a run of steps is this per step, where ρ is the run's own throughput
+    (Dinkelbach's method for a ratio of sums).
+    """
+    return np.argmax(expected_tokens(acceptance, gammas) - rate * step_ms, axis=-1)

@@ -1,0 +1,61 @@
+"""What the policies that ask the trained controller share: its interface, and what to do when a signal is NaN."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from speckv.controller.decision import Floats
+from speckv.controller.features import summarize
+from speckv.controller.policy import Policy, Round
+
+logger = logging.getLogger("speckv")
+
+
+class Controller(Protocol):
+    """The trained controller as a policy sees it. ``signals`` is one row of SIGNAL_FEATURES."""
+
+    def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
+        """Predicted acceptance rate (K,) if γ tokens were drafted, for each γ."""
+
+    def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
+        """Predicted P(more than ``drafted`` tokens are accepted), given the signals of the ``drafted`` ones.
+
+        For ``drafted`` = 0 the signals are the previous round's.
+        """
+
+
+class LearnedPolicy(Policy):
+    """Base of policies that ask a controller; ``level`` is the target's compression level (0, 1, 2).
+
+    A round with a signal that is not finite drafts ``fallback_gamma`` tokens instead, is counted in ``fallbacks``,
+    and the first one is logged.
+    """
+
+    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
+        self.controller = controller
+        self.level = level
+        self.max_gamma = max_gamma
+        self.fallback_gamma = fallback_gamma
+        self.fallbacks = 0
+        self.last_signals: tuple[float, float, float, float] | None = None
+
+    def observe(self, outcome: Round) -> None:
+        if outcome.drafted:
+            self.last_signals = summarize(outcome.entropies, outcome.confidences)
+
+    def usable(self, signals: Sequence[float] | None) -> bool:
+        """Whether the controller can be asked about ``signals``; says once when it cannot for a NaN."""
+        if signals is None:
+            return False
+        # A NaN does not survive a sum, and may survive max() or min(): the means decide.
+        if math.isfinite(signals[0]) and math.isfinite(signals[1]):
+            return True
+        if not self.fallbacks:
+            logger.warning(
+                "speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma
+            )
+        self.fallbacks += 1
+        return False

@@ -1,0 +1,139 @@
+"""Train the controller's heads on step records: the paper's acceptance-rate regressor and our survival classifier."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SIGNAL_FEATURES, summarize
+from speckv.controller.records import Row
+
+Array = NDArray[np.float32]
+HIDDEN = 16
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Fitted scikit-learn models by head, and what is worth recording about them (JSON-able)."""
+
+    heads: dict[str, Any]
+    report: dict[str, Any]
+
+
+def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
+    """Features (n, 6) of whole rounds, and their acceptance rates (n,): the paper's training set."""
+    features = [
+        [*(row[name] for name in SIGNAL_FEATURES), COMPRESSION_LEVELS[row["compression"]], row["gamma"]] for row in rows
+    ]
+    return np.array(features, dtype=np.float32), np.array([row["acceptance_rate"] for row in rows], dtype=np.float32)
+
+
+def survival_data(rows: Sequence[Row]) -> tuple[Array, Array, list[str]]:
+    """One example per prefix of every round: features (n, 6), whether the next token survived (n,), and the group.
+
+    The prefix of i ≥ 1 tokens has its own signals and γ = i; its label is accepted > i. The empty prefix has the
+    signals of the round before in the same generation and γ = 0. Whether token i + 1 survives is known only where it
+    was drafted.
+    """
+    features: list[list[float]] = []
+    labels: list[bool] = []
+    groups: list[str] = []
+    previous: Row | None = None
+    for row in rows:
+        level = COMPRESSION_LEVELS[row["compression"]]
+        entropies, confidences = row["entropies"], row["confidences"]
+        examples = []
+        if previous is not None and row["step"] == previous["step"] + 1:
+            examples.append([*(previous[name] for name in SIGNAL_FEATURES), level, 0])
+        shortest = 0 if examples else 1
+        for count in range(1, len(confidences)):
+            examples.append([*summarize(entropies[:count], confidences[:count]), level, count])
+        features += examples
+        labels += [row["accepted"] > count for count in range(shortest, len(confidences))]
+        groups += [row["prompt_id"]] * len(examples)
+        previous = row
+    return np.array(features, dtype=np.float32), np.array(labels, dtype=np.int64), groups
+
+
+def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
+    """True for the rows of a TEST_SHARE of the groups, chosen by ``seed``: split by prompt, never by step."""
+    names = sorted(set(groups))
+    if len(names) < 5:
+        raise SpecKVError(f"{len(names)} prompts are too few to split; profile at least 5")
+    shuffled = np.random.default_rng(seed).permutation(names)
+    test = set(shuffled[: max(1, round(TEST_SHARE * len(names)))])
+    return np.array([group in test for group in groups])
+
+
+def train(rows: Sequence[Row], seed: int = 0) -> Trained:
+    """Fit both heads, judge them on held-out prompts, then fit again on everything.
+
+    The acceptance head alone is fitted when the records have no per-token signals or no prompt ids.
+    """
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    settings = {"hidden_layer_sizes": (HIDDEN,), "max_iter": 500, "random_state": seed, "early_stopping": False}
+    features, rates = acceptance_data(rows)
+    groups = [row.get("prompt_id", str(number)) for number, row in enumerate(rows)]
+    test = held_out(groups, seed)
+    judged = _scaled(MLPRegressor(**settings)).fit(features[~test], rates[~test])
+    predicted = np.clip(judged.predict(features[test]), 0, 1)
+    metrics: dict[str, Any] = {
+        "acceptance_rate": {
+            "test_mse": float(np.mean((predicted - rates[test]) ** 2)),
+            "test_corr": float(np.corrcoef(predicted, rates[test])[0, 1]),
+        }
+    }
+    heads = {"acceptance_rate": _scaled(MLPRegressor(**settings)).fit(features, rates)}
+    if "entropies" in rows[0] and "prompt_id" in rows[0]:
+        prefixes, survived, owners = survival_data(rows)
+        unseen = held_out(owners, seed)
+        classifier = _scaled(MLPClassifier(**settings)).fit(prefixes[~unseen], survived[~unseen])
+        metrics["survival"] = _survival_metrics(classifier.predict_proba(prefixes[unseen])[:, 1], survived[unseen])
+        heads["survival"] = _scaled(MLPClassifier(**settings)).fit(prefixes, survived)
+    report = {
+        "rows": len(rows),
+        "prompts": len(set(groups)),
+        "seed": seed,
+        "split": f"{TEST_SHARE:.0%} of the prompts held out for the metrics; refitted on all",
+        "data_sha256": digest(rows),
+        "features": list(FEATURES),
+        "metrics": metrics,
+    }
+    return Trained(heads, report)
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """sha256 of the records, independent of the file format they came from."""
+    state = hashlib.sha256()
+    for row in rows:
+        state.update(json.dumps(row, sort_keys=True).encode())
+    return state.hexdigest()
+
+
+def _scaled(model: Any) -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), model)
+
+
+def _survival_metrics(predicted: NDArray[np.floating[Any]], survived: NDArray[np.int64]) -> dict[str, float]:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    base = np.full_like(predicted, survived.mean())
+    return {
+        "test_log_loss": float(log_loss(survived, predicted)),
+        "test_log_loss_of_the_base_rate": float(log_loss(survived, base)),
+        "test_auc": float(roc_auc_score(survived, predicted)),
+        "test_mean_predicted": float(predicted.mean()),
+        "test_mean_survived": float(survived.mean()),
+    }
