@@ -1,0 +1,39 @@
+"""The policies that choose γ. A new one is a file here and a line in :func:`make_policy`."""
+
+from __future__ import annotations
+
+from speckv.controller.cost import CostModel
+from speckv.controller.errors import SpecKVError
+from speckv.controller.policies.fixed import FixedPolicy
+from speckv.controller.policies.learned import Controller
+from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policies.tokens import TokensPolicy
+from speckv.controller.policy import Policy
+
+OBJECTIVES = ("throughput", "tokens")
+MODES = ("token", "step")
+
+
+def make_policy(
+    controller: Controller | None,
+    objective: str,
+    mode: str,
+    level: int,
+    cost: CostModel,
+    gamma: int | None = None,
+    max_gamma: int = 8,
+) -> Policy:
+    """The policy for an objective and a mode, or a fixed ``gamma``; raises SpecKVError on an unknown word."""
+    if gamma is not None:
+        return FixedPolicy(gamma)
+    if controller is None:
+        raise SpecKVError("a controller is needed unless gamma is fixed")
+    if objective not in OBJECTIVES:
+        raise SpecKVError(f"objective {objective}: must be one of {', '.join(OBJECTIVES)}")
+    if mode not in MODES:
+        raise SpecKVError(f"mode {mode}: must be one of {', '.join(MODES)}")
+    if not 1 <= max_gamma <= 20:
+        raise SpecKVError(f"max_gamma {max_gamma}: must be within 1 … 20")
+    if objective == "tokens":
+        return TokensPolicy(controller, level)
+    return ThroughputPolicy(controller, level, cost, max_gamma, per_token=mode == "token")

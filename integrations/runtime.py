@@ -1,0 +1,165 @@
+"""The trained controller at run time: a checked artefact, answered by onnxruntime in microseconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speckv.controller.decision import Floats, Ints, best_for_throughput, best_for_tokens
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import FEATURES
+from speckv.export.artefact import Artefact, read_artefact
+
+logger = logging.getLogger("speckv")
+
+DEFAULT_ARTEFACT = Path(__file__).parent / "default.onnx"
+PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+SIGNALS = len(FEATURES) - 1
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise SpecKVError(
+            "onnxruntime is not installed; pip install 'speckv[cpu]', or 'speckv[gpu]' on a machine with CUDA"
+        ) from None
+    return onnxruntime
+
+
+class Head:
+    """One head's session, with input and output buffers bound once per shape."""
+
+    def __init__(self, model: bytes, name: str, provider: str) -> None:
+        runtime = _onnxruntime()
+        if PROVIDERS[provider][0] not in runtime.get_available_providers():
+            raise SpecKVError(f"{PROVIDERS[provider][0]} is not available here; pip install 'speckv[gpu]' or say cpu")
+        options = runtime.SessionOptions()
+        # The graph is far too small to share among threads, and a spinning pool takes cores from the models.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        self.name = name
+        self.session = runtime.InferenceSession(model, options, providers=PROVIDERS[provider])
+        self._bound: dict[tuple[int, int], tuple[Any, Any, Any, Any]] = {}
+
+    def buffers(self, rows: int, gammas: int) -> tuple[Any, Any, Any, Any]:
+        """(binding, signals (N, 5), gammas (K,), answers (N, K)); the arrays are the session's own memory."""
+        shape = (rows, gammas)
+        if shape not in self._bound:
+            signals = np.zeros((rows, SIGNALS), dtype=np.float32)
+            wanted = np.zeros(gammas, dtype=np.float32)
+            answers = np.zeros(shape, dtype=np.float32)
+            binding = self.session.io_binding()
+            binding.bind_cpu_input("signals", signals)
+            binding.bind_cpu_input("gammas", wanted)
+            binding.bind_output(self.name, "cpu", 0, np.float32, shape, answers.ctypes.data)
+            self._bound[shape] = (binding, signals, wanted, answers)
+        return self._bound[shape]
+
+    def run(self, binding: Any) -> None:
+        self.session.run_with_iobinding(binding)
+
+
+class Controller:
+    """A loaded controller; implements ``controller.policies.learned.Controller``.
+
+    Not to be shared between threads that decide at the same time: its buffers are reused. Loading is cheap, so give
+    each its own.
+    """
+
+    def __init__(self, artefact: Artefact, provider: str = "cpu", fallback_gamma: int = 4) -> None:
+        self.artefact = artefact
+        self.provider = provider
+        self.gammas = tuple(artefact.metadata.gammas)
+        self.fallback_gamma = fallback_gamma
+        self.fallbacks = 0
+        self._heads = {name: Head(artefact.head(name), name, provider) for name in artefact.metadata.heads}
+        self._check()
+
+    @classmethod
+    def load(cls, source: str | Path = "default", provider: str = "cpu") -> Controller:
+        """Load the shipped controller (``default``) or the artefact at a path; ``provider`` is ``cpu`` or ``cuda``."""
+        if provider not in PROVIDERS:
+            raise SpecKVError(f"{provider}: no such provider; known are {', '.join(PROVIDERS)}")
+        return cls(read_artefact(DEFAULT_ARTEFACT if str(source) == "default" else Path(source)), provider)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Controller:
+        return Controller(self.artefact, self.provider, self.fallback_gamma)
+
+    def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
+        """Predicted acceptance rate of each γ, (K,); ``signals`` are the four SIGNAL_FEATURES. Valid until the next call."""
+        return self._ask("acceptance_rate", signals, level, gammas)
+
+    def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
+        """Predicted P(accepted > ``drafted``), given the signals of the tokens drafted so far.
+
+        An artefact with an acceptance head only answers with the marginal (i + 1)·r(i + 1) − i·r(i).
+        """
+        if "survival" in self._heads:
+            return float(self._ask("survival", signals, level, (drafted,))[0])
+        rates = self._ask("acceptance_rate", signals, level, (drafted, drafted + 1))
+        return min(1.0, max(0.0, float((drafted + 1) * rates[1] - drafted * rates[0])))
+
+    def decide(
+        self,
+        signals: NDArray[np.float32],
+        gammas: Sequence[int] | None = None,
+        step_ms: Sequence[float] | None = None,
+        rate: float = 0.0,
+    ) -> Ints:
+        """γ of each row of ``signals`` (B, 5): the features but gamma, float32.
+
+        Without ``step_ms`` by expected tokens, the paper's rule; with it (t(γ) of each candidate, ms) and ``rate``
+        (ρ, tokens per ms) by throughput. ``gammas`` are the candidates, by default the artefact's. A row that is
+        not finite gets ``fallback_gamma``; it is counted, and the first one is logged.
+        """
+        candidates = self.gammas if gammas is None else tuple(gammas)
+        head = self._heads["acceptance_rate"]
+        binding, rows, wanted, answers = head.buffers(len(signals), len(candidates))
+        rows[:] = signals
+        wanted[:] = candidates
+        head.run(binding)
+        if step_ms is None:
+            best = best_for_tokens(answers, wanted)
+        else:
+            best = best_for_throughput(answers, wanted, np.asarray(step_ms), rate)
+        chosen: Ints = np.asarray(candidates)[best]
+        if not np.isfinite(signals).all():
+            broken = ~np.isfinite(signals).all(axis=1)
+            chosen[broken] = self.fallback_gamma
+            self._count_fallbacks(int(broken.sum()))
+        return chosen
+
+    def _ask(self, name: str, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
+        head = self._heads[name]
+        binding, rows, wanted, answers = head.buffers(1, len(gammas))
+        rows[0] = (*signals, level)
+        wanted[:] = gammas
+        head.run(binding)
+        return answers[0]
+
+    def _count_fallbacks(self, rows: int) -> None:
+        if not self.fallbacks:
+            logger.warning("speckv: a signal is not finite; γ is %d while that is so", self.fallback_gamma)
+        self.fallbacks += rows
+
+    def _check(self) -> None:
+        """The graph must answer in the right shape with finite probabilities before it decides anything."""
+        for head in self._heads.values():
+            binding, rows, wanted, answers = head.buffers(2, 3)
+            rows[:] = [[0.5, 0.8, 1.5, 0.4, 0], [4.0, 0.2, 9.0, 0.01, 2]]
+            wanted[:] = [0, 4, 12]
+            try:
+                head.run(binding)
+            except Exception as error:  # onnxruntime's exceptions share no public base class
+                reason = str(error).strip().splitlines()[0][:100]
+                raise SpecKVError(f"{self.artefact.source}: head {head.name} does not run ({reason})") from None
+            if not (np.isfinite(answers).all() and (answers >= 0).all() and (answers <= 1).all()):
+                raise SpecKVError(f"{self.artefact.source}: head {head.name} gives no probabilities; make it again")

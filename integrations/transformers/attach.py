@@ -1,0 +1,71 @@
+"""The public ``attach``: builds the policy that a user asks for and hooks it into a target model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from speckv.controller.cost import CostModel
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import compression_level
+from speckv.controller.policies import make_policy
+from speckv.controller.policy import Policy
+from speckv.integrations.compression import detect_level
+from speckv.integrations.runtime import Controller
+from speckv.integrations.transformers.candidates import RoundListener
+from speckv.integrations.transformers.hook import attach_policy
+
+
+def attach(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    controller: str | Path | Controller = "default",
+    *,
+    objective: str = "throughput",
+    mode: str = "token",
+    gamma: int | None = None,
+    max_gamma: int = 8,
+    compression: str | None = None,
+    policy: Policy | None = None,
+    listener: RoundListener | None = None,
+    same_tokenizer: bool | None = None,
+    provider: str = "cpu",
+) -> None:
+    """Let ``target.generate(..., assistant_model=draft)`` choose its speculation length; nothing else changes.
+
+    Parameters
+    ----------
+    controller : ``"default"``, the path of an ``.onnx`` artefact, or a loaded :class:`Controller`.
+    objective : ``"throughput"`` (tokens per second, our default) or ``"tokens"`` (tokens per step, the paper's).
+    mode : ``"token"`` decides after every drafted token, ``"step"`` once before drafting. ``tokens`` is per step.
+    gamma : a fixed γ instead of any controller.
+    max_gamma : the most tokens a round may draft.
+    compression : ``fp16``, ``int8`` or ``nf4`` where it cannot be read from the target's configuration.
+    policy : a policy of your own (see ``speckv.controller.policy``), instead of all of the above.
+    listener : called with every finished ``Round``.
+    same_tokenizer : True when the vocabularies are one, padded differently, and their files are not at hand.
+
+    Output is the target's own: greedy token for token, sampling in distribution. What the policy learns is kept until
+    :func:`detach`. Raises SpecKVError when the pair, the artefact or the installed transformers does not fit.
+    """
+    if policy is None:
+        loaded = None
+        if gamma is None:
+            loaded = controller if isinstance(controller, Controller) else Controller.load(controller, provider)
+        level = compression_level(compression) if compression else detect_level(target.config)
+        cost = CostModel.from_sizes(_bytes(target), _bytes(draft))
+        policy = make_policy(loaded, objective, mode, level, cost, gamma, max_gamma)
+    elif gamma is not None:
+        raise SpecKVError("gamma and policy contradict each other; give one of them")
+    attach_policy(target, draft, policy, listener, same_tokenizer)
+
+
+def _bytes(model: torch.nn.Module) -> float:
+    """What one forward reads: every weight but the embedding table, which it only looks up in."""
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    tied = head is None or head.weight is embedding
+    return float(weights - (0 if tied else embedding.numel() * embedding.element_size()))
