@@ -1,0 +1,1 @@
+"""Profiling, measuring and the command line: the end of the dependency chain."""

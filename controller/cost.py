@@ -1,4 +1,4 @@
-"""What a step costs: milliseconds to draft a token and to verify some rows, guessed from sizes, refined by the loop."""
+"""What a step costs: milliseconds to draft a token and to verify rows, guessed, then timed by the loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from statistics import median
 from speckv.controller.policy import Round
 
 BYTES_PER_MS = 1.5e7
-"""Memory bandwidth assumed before anything was timed (15 GB/s); only the ratio of two costs matters until then."""
+"""Memory bandwidth assumed before anything was timed (15 GB/s); only ratios of costs matter until then."""
 
 ROW_SHARE = 0.03
-"""Assumed extra verify time per further row before it was timed: small, since a forward is bound by its weights."""
+"""Assumed extra verify time per further row before it was timed: small, as weights bound a forward's time."""
 
 WINDOW = 24
-"""Timings remembered per quantity. Their median is the estimate: half of them may be outliers, and a change of the
-machine's load is believed after half a window."""
+"""Timings remembered per quantity. Their median is the estimate: half of them may be outliers, and a change
+of the machine's load is believed after half a window."""
 
 
 class CostModel:
@@ -74,7 +74,7 @@ class CostModel:
         return self._verify_guess + (rows - 1) * self._row_guess
 
     def _scale(self) -> float:
-        """How much slower than guessed the verify is: until drafts are timed, the guess of theirs scales with it."""
+        """How much slower than guessed the verify is; until drafts are timed, their guess scales with it."""
         if not self._verifies:
             return 1.0
         rows = min(self._verifies)

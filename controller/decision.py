@@ -12,7 +12,7 @@ Ints = NDArray[np.integer[Any]]
 
 
 def expected_tokens(acceptance: Floats, gammas: Floats) -> Floats:
-    """E[tokens | γ] = 1 + γ · r(γ): the accepted ones and the target's own. ``acceptance`` (N, K), ``gammas`` (K,)."""
+    """E[tokens | γ] = 1 + γ · r(γ), accepted and the target's own; ``acceptance`` (N, K), ``gammas`` (K,)."""
     return 1.0 + acceptance * gammas
 
 
@@ -22,7 +22,7 @@ def best_for_tokens(acceptance: Floats, gammas: Floats) -> Ints:
 
 
 def best_for_throughput(acceptance: Floats, gammas: Floats, step_ms: Floats, rate: float) -> Ints:
-    """Per row, the index of argmax E[tokens | γ] − ρ·t(γ), with ρ = ``rate`` in tokens per ms and t = ``step_ms``.
+    """Per row, the index of argmax E[tokens | γ] − ρ·t(γ); ρ = ``rate`` (tokens per ms), t = ``step_ms``.
 
     Maximising tokens per second over a run of steps is this per step, where ρ is the run's own throughput
     (Dinkelbach's method for a ratio of sums).

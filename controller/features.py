@@ -16,7 +16,7 @@ FEATURES = (*SIGNAL_FEATURES, "compression", "gamma")
 """The paper's names and order (arXiv 2605.02888)."""
 
 COMPRESSION_LEVELS = {"fp16": 0, "int8": 1, "nf4": 2}
-"""The paper's encoding of how the target is compressed; bf16 and fp32 count as fp16, any 4-bit format as nf4."""
+"""The paper's encoding of the target's compression; bf16 and fp32 count as fp16, any 4-bit format as nf4."""
 
 
 def compression_level(name: str) -> int:
@@ -31,7 +31,7 @@ def compression_level(name: str) -> int:
 def summarize(entropies: Sequence[float], confidences: Sequence[float]) -> tuple[float, float, float, float]:
     """The four SIGNAL_FEATURES of the tokens drafted so far (at least one).
 
-    Plain Python: for the few tokens of a round it is faster than numpy, and it runs after every drafted token.
+    Plain Python: it runs after every drafted token, and is faster than numpy for the few tokens of a round.
     """
     count = len(confidences)
     return sum(entropies) / count, sum(confidences) / count, max(entropies), min(confidences)

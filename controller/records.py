@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
-import tempfile
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,24 @@ PROFILE_COLUMNS: dict[str, type] = {
 }
 """What `speckv profile` adds."""
 
+COLUMNS = PAPER_COLUMNS | PROFILE_COLUMNS
+
+RANGES: dict[str, tuple[float, float]] = {
+    "gamma": (1, 2**31 - 1),
+    "step": (0, 2**31 - 1),
+    "position": (0, 2**31 - 1),
+    "batch": (1, 2**31 - 1),
+    # Rounding may take an entropy below 0 and a probability above 1.
+    "mean_draft_entropy": (-0.001, math.inf),
+    "max_draft_entropy": (-0.001, math.inf),
+    "entropies": (-0.001, math.inf),
+    "mean_draft_confidence": (0, 1.0001),
+    "min_draft_confidence": (0, 1.0001),
+    "confidences": (0, 1.0001),
+    "draft_ms": (0, math.inf),
+    "verify_ms": (0, math.inf),
+}
+
 Row = dict[str, Any]
 
 
@@ -72,41 +91,45 @@ def make_row(outcome: Any, run: Row, step: int) -> Row:
 
 def problem(row: Row) -> str | None:
     """Why ``row`` cannot be used, or None."""
-    for name, kind in (PAPER_COLUMNS | PROFILE_COLUMNS).items():
+    for name, kind in COLUMNS.items():
         if name not in row:
             if name in PAPER_COLUMNS:
                 return f"column {name} is missing"
             continue
         value = row[name]
-        fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-        if not fits:
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             return f"{name} is {value!r}, not {kind.__name__}"
-        if kind is float and not math.isfinite(value):
-            return f"{name} is {value}"
-    return _implausible(row)
+        for number in value if kind is list else (value,) if kind is not str else ():
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+                return f"{name}: {number!r} is not a finite number"
+            low, high = RANGES.get(name, (-math.inf, math.inf))
+            if not low <= number <= high:
+                return f"{name}: {number} is not within {low} … {high}"
+    return _contradiction(row)
 
 
-def _implausible(row: Row) -> str | None:
+def _contradiction(row: Row) -> str | None:
+    """Which columns of ``row``, each plausible by itself, cannot be true together."""
+    accepted, gamma = row["accepted"], row["gamma"]
     if row["compression"] not in COMPRESSION_LEVELS:
         return f"compression {row['compression']!r} is none of {', '.join(COMPRESSION_LEVELS)}"
-    if row["gamma"] < 1:
-        return f"gamma {row['gamma']} is below 1"
-    if not 0 <= row["accepted"] <= row["gamma"]:
-        return f"accepted {row['accepted']} is not within 0 … gamma {row['gamma']}"
-    for name in ("acceptance_rate", "mean_draft_confidence", "min_draft_confidence"):
-        if not 0 <= row[name] <= 1.0001:
-            return f"{name} {row[name]} is not a probability"
-    for name in ("mean_draft_entropy", "max_draft_entropy"):
-        if row[name] < -0.001:
-            return f"{name} {row[name]} is negative"
-    signals = (row.get("entropies"), row.get("confidences"))
-    if signals[0] is not None and signals[1] is not None:
-        if len(signals[0]) != len(signals[1]):
-            return f"{len(signals[0])} entropies and {len(signals[1])} confidences"
-        if not max(1, row["accepted"]) <= len(signals[1]) <= row["gamma"]:
-            return f"{len(signals[1])} signals for {row['accepted']} accepted of gamma {row['gamma']}"
-        if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in (*signals[0], *signals[1])):
-            return "a signal is not a finite number"
+    if not 0 <= accepted <= gamma:
+        return f"accepted {accepted} is not within 0 … gamma {gamma}"
+    # One more than accepted, unless an accepted EOS ends the text.
+    if not max(1, accepted) <= row["tokens_produced"] <= accepted + 1:
+        return f"tokens_produced {row['tokens_produced']} does not follow from accepted {accepted}"
+    if not accepted / gamma - 0.001 <= row["acceptance_rate"] <= min(1, accepted) + 0.001:
+        return f"acceptance_rate {row['acceptance_rate']} does not follow from {accepted} of gamma {gamma}"
+    if row["mean_draft_entropy"] > row["max_draft_entropy"] + 0.001:
+        return f"mean_draft_entropy {row['mean_draft_entropy']} is above the max_draft_entropy"
+    if row["mean_draft_confidence"] < row["min_draft_confidence"] - 0.001:
+        return f"mean_draft_confidence {row['mean_draft_confidence']} is below the min_draft_confidence"
+    if "entropies" in row and "confidences" in row:
+        drafted = len(row["confidences"])
+        if len(row["entropies"]) != drafted:
+            return f"{len(row['entropies'])} entropies and {drafted} confidences"
+        if not max(1, accepted) <= drafted <= gamma:
+            return f"{drafted} signals for {accepted} accepted of gamma {gamma}"
     return None
 
 
@@ -115,7 +138,7 @@ def check_rows(rows: Iterable[Row], source: str, first: int = 1) -> list[Row]:
     checked = []
     for number, row in enumerate(rows, start=first):
         if why := problem(row):
-            raise SpecKVError(f"{source}: row {number}: {why}; nothing was read")
+            raise SpecKVError(f"{source}: row {number}: {why}; no record was used")
         checked.append(row)
     if not checked:
         raise SpecKVError(f"{source}: no records in it")
@@ -123,24 +146,36 @@ def check_rows(rows: Iterable[Row], source: str, first: int = 1) -> list[Row]:
 
 
 def read_records(path: Path) -> list[Row]:
-    """Read and check the records of a ``.parquet`` or ``.csv`` file (the latter with at least PAPER_COLUMNS)."""
-    import pyarrow
-    import pyarrow.csv
-    import pyarrow.parquet
-
+    """Read and check the records of a ``.parquet`` or ``.csv`` file with at least PAPER_COLUMNS."""
     if not path.is_file():
         raise SpecKVError(f"{path}: no such file; `speckv profile` writes one")
+    if path.suffix == ".csv":
+        return check_rows(_read_csv(path), str(path), first=2)  # line 1 is the header
+    import pyarrow
+    import pyarrow.parquet
+
     try:
-        table = (pyarrow.csv.read_csv if path.suffix == ".csv" else pyarrow.parquet.read_table)(path)
+        rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise SpecKVError(f"{path}: not a readable record file ({str(error).splitlines()[0]})") from None
-    first = 2 if path.suffix == ".csv" else 1  # a CSV's line 1 is its header
-    rows = table.to_pylist()
-    for row in rows:
-        for name in PAPER_COLUMNS:  # CSV has no types: 1 may stand for 1.0
-            if PAPER_COLUMNS[name] is float and isinstance(row.get(name), int):
-                row[name] = float(row[name])
-    return check_rows(rows, str(path), first)
+    return check_rows(rows, str(path))
+
+
+def _read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV file, each cell by its column's type; what does not fit stays text, to be refused."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return [{name: _parsed(name, row[name]) for name in row} for row in csv.DictReader(stream)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise SpecKVError(f"{path}: not a readable record file ({error})") from None
+
+
+def _parsed(name: str, text: Any) -> Any:
+    kind = COLUMNS.get(name, str)
+    try:
+        return json.loads(text) if kind is list else kind(text)
+    except (TypeError, ValueError):
+        return text
 
 
 def write_records(rows: Sequence[Row], path: Path) -> None:
@@ -149,40 +184,51 @@ def write_records(rows: Sequence[Row], path: Path) -> None:
     import pyarrow.parquet
 
     check_rows(rows, "records to write")
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    for number, row in enumerate(rows, start=1):
+        if missing := set(names) - row.keys():
+            raise SpecKVError(f"records to write: row {number}: column {min(missing)} is missing")
     kinds = {str: pyarrow.string(), int: pyarrow.int32(), float: pyarrow.float32()}
     kinds[list] = pyarrow.list_(pyarrow.float32())
-    names = [name for name in (PAPER_COLUMNS | PROFILE_COLUMNS) if name in rows[0]]
-    schema = pyarrow.schema([(name, kinds[(PAPER_COLUMNS | PROFILE_COLUMNS)[name]]) for name in names])
+    schema = pyarrow.schema([(name, kinds[COLUMNS[name]]) for name in names])
     table = pyarrow.Table.from_pylist(list(rows), schema=schema)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".writing")
-    os.close(handle)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
         pyarrow.parquet.write_table(table, temporary, compression="zstd", compression_level=9)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def as_stored(row: Row) -> Row:
+    """``row`` as :func:`read_records` gives it back: its known columns, floats rounded to float32."""
+    rounded = {float: lambda value: array("f", [value])[0], list: lambda values: array("f", values).tolist()}
+    return {name: rounded.get(kind, kind)(row[name]) for name, kind in COLUMNS.items() if name in row}
 
 
 class Journal:
-    """An append-only JSON-lines file of finished pieces of work, so that a killed run resumes after the last one."""
+    """An append-only JSON-lines file of finished work, so that a killed run resumes after the last entry."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> list[Row]:
-        """All whole entries; a last line that was cut by a kill is dropped."""
+        """All whole entries; a last line that was cut by a kill is dropped, from the file too."""
         if not self.path.exists():
             return []
         entries = []
         lines = self.path.read_bytes().splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("cut")
                 entries.append(json.loads(line))
             except ValueError:
                 if number < len(lines):
-                    raise SpecKVError(f"{self.path}: line {number} is damaged; delete the file to start over") from None
-                self.path.write_bytes(b"".join(lines[:-1]))
+                    where = f"{self.path}: line {number}"
+                    raise SpecKVError(f"{where} is damaged; delete the file to start over") from None
+                os.truncate(self.path, sum(map(len, lines[:-1])))
         return entries
 
     def append(self, entry: Row) -> None:

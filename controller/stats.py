@@ -32,6 +32,17 @@ class Stats:
         self.decide_ms += outcome.decide_ms
         self.gammas[outcome.drafted] += 1
 
+    def merge(self, other: Stats) -> None:
+        """Add another's totals to these."""
+        self.rounds += other.rounds
+        self.drafted += other.drafted
+        self.accepted += other.accepted
+        self.emitted += other.emitted
+        self.draft_ms += other.draft_ms
+        self.verify_ms += other.verify_ms
+        self.decide_ms += other.decide_ms
+        self.gammas += other.gammas
+
     @property
     def acceptance_rate(self) -> float:
         """Accepted over drafted tokens; 0 when nothing was drafted."""

@@ -1,4 +1,4 @@
-"""Train the controller's heads on step records: the paper's acceptance-rate regressor and our survival classifier."""
+"""Train the controller's heads: the paper's acceptance-rate regressor and our survival classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SIGNAL_FEATURES, summarize
-from speckv.controller.records import Row
+from speckv.controller.records import Row, as_stored
 
 Array = NDArray[np.float32]
 HIDDEN = 16
@@ -31,17 +31,19 @@ class Trained:
 def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
     """Features (n, 6) of whole rounds, and their acceptance rates (n,): the paper's training set."""
     features = [
-        [*(row[name] for name in SIGNAL_FEATURES), COMPRESSION_LEVELS[row["compression"]], row["gamma"]] for row in rows
+        [*(row[name] for name in SIGNAL_FEATURES), COMPRESSION_LEVELS[row["compression"]], row["gamma"]]
+        for row in rows
     ]
-    return np.array(features, dtype=np.float32), np.array([row["acceptance_rate"] for row in rows], dtype=np.float32)
+    rates = [row["acceptance_rate"] for row in rows]
+    return np.array(features, dtype=np.float32), np.array(rates, dtype=np.float32)
 
 
 def survival_data(rows: Sequence[Row]) -> tuple[Array, Array, list[str]]:
-    """One example per prefix of every round: features (n, 6), whether the next token survived (n,), and the group.
+    """One example per prefix of every round: features (n, 6), whether a next token survived (n,), the prompt.
 
-    The prefix of i ≥ 1 tokens has its own signals and γ = i; its label is accepted > i. The empty prefix has the
-    signals of the round before in the same generation and γ = 0. Whether token i + 1 survives is known only where it
-    was drafted.
+    The prefix of i ≥ 1 tokens has its own signals and γ = i; its label is accepted > i. The empty prefix
+    has the signals of the round before in the same generation and γ = 0. Whether token i + 1 survives is
+    known only where it was drafted.
     """
     features: list[list[float]] = []
     labels: list[bool] = []
@@ -51,7 +53,7 @@ def survival_data(rows: Sequence[Row]) -> tuple[Array, Array, list[str]]:
         level = COMPRESSION_LEVELS[row["compression"]]
         entropies, confidences = row["entropies"], row["confidences"]
         examples = []
-        if previous is not None and row["step"] == previous["step"] + 1:
+        if previous is not None and _generation(row, -1) == _generation(previous):
             examples.append([*(previous[name] for name in SIGNAL_FEATURES), level, 0])
         shortest = 0 if examples else 1
         for count in range(1, len(confidences)):
@@ -61,6 +63,12 @@ def survival_data(rows: Sequence[Row]) -> tuple[Array, Array, list[str]]:
         groups += [row["prompt_id"]] * len(examples)
         previous = row
     return np.array(features, dtype=np.float32), np.array(labels, dtype=np.int64), groups
+
+
+def _generation(row: Row, shift: int = 0) -> tuple[Any, ...]:
+    """What tells a round from all others: its generation, and its step moved by ``shift``."""
+    constants = ("prompt_id", "target", "draft", "target_dtype", "draft_dtype", "compression", "gamma")
+    return (*(row.get(name) for name in constants), row["step"] + shift)
 
 
 def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
@@ -76,11 +84,11 @@ def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
 def train(rows: Sequence[Row], seed: int = 0) -> Trained:
     """Fit both heads, judge them on held-out prompts, then fit again on everything.
 
-    The acceptance head alone is fitted when the records have no per-token signals or no prompt ids.
+    The acceptance head alone is fitted unless every record has per-token signals and a prompt id.
     """
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    settings = {"hidden_layer_sizes": (HIDDEN,), "max_iter": 500, "random_state": seed, "early_stopping": False}
+    settings = {"hidden_layer_sizes": (HIDDEN,), "max_iter": 500, "random_state": seed}
     features, rates = acceptance_data(rows)
     groups = [row.get("prompt_id", str(number)) for number, row in enumerate(rows)]
     test = held_out(groups, seed)
@@ -89,15 +97,18 @@ def train(rows: Sequence[Row], seed: int = 0) -> Trained:
     metrics: dict[str, Any] = {
         "acceptance_rate": {
             "test_mse": float(np.mean((predicted - rates[test]) ** 2)),
-            "test_corr": float(np.corrcoef(predicted, rates[test])[0, 1]),
+            "test_corr": _correlation(predicted, rates[test]),
         }
     }
     heads = {"acceptance_rate": _scaled(MLPRegressor(**settings)).fit(features, rates)}
-    if "entropies" in rows[0] and "prompt_id" in rows[0]:
+    if all({"entropies", "confidences", "prompt_id"} <= row.keys() for row in rows):
         prefixes, survived, owners = survival_data(rows)
         unseen = held_out(owners, seed)
+        if any(len(np.unique(survived[part])) < 2 for part in (unseen, ~unseen)):
+            raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; profile more")
         classifier = _scaled(MLPClassifier(**settings)).fit(prefixes[~unseen], survived[~unseen])
-        metrics["survival"] = _survival_metrics(classifier.predict_proba(prefixes[unseen])[:, 1], survived[unseen])
+        judged_survival = classifier.predict_proba(prefixes[unseen])[:, 1]
+        metrics["survival"] = _survival_metrics(judged_survival, survived[unseen])
         heads["survival"] = _scaled(MLPClassifier(**settings)).fit(prefixes, survived)
     report = {
         "rows": len(rows),
@@ -112,10 +123,10 @@ def train(rows: Sequence[Row], seed: int = 0) -> Trained:
 
 
 def digest(rows: Sequence[Row]) -> str:
-    """sha256 of the records, independent of the file format they came from."""
+    """sha256 of the records, the same before they are written and after they are read from any format."""
     state = hashlib.sha256()
     for row in rows:
-        state.update(json.dumps(row, sort_keys=True).encode())
+        state.update(json.dumps(as_stored(row), sort_keys=True).encode())
     return state.hexdigest()
 
 
@@ -124,6 +135,12 @@ def _scaled(model: Any) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), model)
+
+
+def _correlation(predicted: NDArray[np.floating[Any]], rates: Array) -> float:
+    """Pearson's; 0 where one of the two never varies, since NaN is no JSON."""
+    with np.errstate(invalid="ignore"):
+        return float(np.nan_to_num(np.corrcoef(predicted, rates)[0, 1]))
 
 
 def _survival_metrics(predicted: NDArray[np.floating[Any]], survived: NDArray[np.int64]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Where the controller meets real models: its runtime, signals, weights and frameworks."""

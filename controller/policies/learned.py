@@ -1,4 +1,4 @@
-"""What the policies that ask the trained controller share: its interface, and what to do when a signal is NaN."""
+"""What the policies that ask the trained controller share: its interface, and what to do with a NaN."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Controller(Protocol):
 class LearnedPolicy(Policy):
     """Base of policies that ask a controller; ``level`` is the target's compression level (0, 1, 2).
 
-    A round with a signal that is not finite drafts ``fallback_gamma`` tokens instead, is counted in ``fallbacks``,
-    and the first one is logged.
+    A decision on signals that are not finite keeps to ``fallback_gamma`` tokens instead and is counted in
+    ``fallbacks``; the first one is logged.
     """
 
     def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
         self.controller = controller
         self.level = level
         self.max_gamma = max_gamma
-        self.fallback_gamma = fallback_gamma
+        self.fallback_gamma = min(fallback_gamma, max_gamma)
         self.fallbacks = 0
         self.last_signals: tuple[float, float, float, float] | None = None
 

@@ -22,18 +22,19 @@ FIRST_PROBE, LAST_PROBE = 8, 128
 class ThroughputPolicy(LearnedPolicy):
     """Maximises tokens per second; γ from 0 to ``max_gamma``, decided per drafted token or per step.
 
-    With ρ the policy's own throughput (tokens per ms) and T(γ) the cost model's step time, drafting goes on after i
-    tokens if for some horizon m ≥ 1
+    With ρ the policy's own throughput (tokens per ms) and T(γ) the cost model's step time, drafting goes on
+    after i tokens if for some horizon m ≥ 1
 
         Σ_{j<m} S_i · cʲ  ≥  ρ · (T(i + m) − T(i)).
 
-    S_i is the controller's survival probability times a running correction k (accepted over predicted, so that a
-    head trained on one pair, or on greedy steps, is calibrated on this one); c is the running probability that a
-    token following an accepted one is accepted too. m = 1 alone would be the one-step rule; the horizon is there
-    because verify times have steps, so one more token may be dear and the next three free.
+    S_i is the controller's survival probability times a running correction k (accepted over predicted, so
+    that a head trained on one pair, or on greedy steps, is calibrated on this one); c is the running
+    probability that a token following an accepted one is accepted too. m = 1 alone would be the one-step
+    rule; the horizon is there because verify times have steps, so one more token may be dear and the next
+    three free.
 
-    ρ is kept at least at plain decoding's rate, 1 / verify(1): a pair that does not pay ends at γ = 0, from where
-    ever rarer probes notice a change.
+    ρ is kept at least at plain decoding's rate, 1 / verify(1): a pair that does not pay ends at γ = 0, from
+    where ever rarer probes notice a change.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class ThroughputPolicy(LearnedPolicy):
         if signals is None:
             return self._limit if self.per_token else min(self.fallback_gamma, self._limit)
         if not self.usable(signals):
-            return min(self.fallback_gamma, self._limit)
-        if self._idle >= self._probe_after:
+            self._limit = min(self.fallback_gamma, self._limit)
             return self._limit
-        if not self.per_token:
-            return self._best_step(signals)
-        return self._limit if self._worth(signals, 0) else 0
+        # The controller is asked for a probe too, or what comes of it could not correct k.
+        probing = self._idle >= self._probe_after
+        if self.per_token:
+            return self._limit if self._worth(signals, 0) or probing else 0
+        return max(self._best_step(signals), int(probing))
 
     def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
         signals = summarize(entropies, confidences)
@@ -108,7 +110,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._followed = MEMORY * self._followed + outcome.accepted
         self._followers = MEMORY * self._followers + trials
         if self._asked:
-            # Only questions whose answer is known: whether token `drafted` + 1 survives needs it to be drafted.
+            # Only questions whose answer is known: whether token `drafted` + 1 survives needs it drafted.
             known = [(drafted, survival) for drafted, survival in self._asked if drafted < outcome.drafted]
             self._accepted = MEMORY * self._accepted + sum(outcome.accepted > drafted for drafted, _ in known)
             self._predicted = MEMORY * self._predicted + sum(survival for _, survival in known)
@@ -134,5 +136,7 @@ class ThroughputPolicy(LearnedPolicy):
 
     def _best_step(self, signals: Sequence[float]) -> int:
         rates = np.asarray(self.controller.acceptance_rates(signals, self.level, self.gammas))
+        self._asked = list(enumerate(np.diff(rates * self._gammas).tolist()))
+        rates = np.minimum(1.0, rates * self.correction)
         times = np.asarray(self._times)
         return min(self.gammas[int(best_for_throughput(rates, self._gammas, times, self._rate))], self._limit)

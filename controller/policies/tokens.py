@@ -13,7 +13,7 @@ PAPER_GAMMAS = (2, 4, 6, 8)
 
 
 class TokensPolicy(LearnedPolicy):
-    """argmax over ``gammas`` of 1 + γ · r(γ), with r from the previous round's signals (arXiv 2605.02888, section 4).
+    """argmax over ``gammas`` of 1 + γ · r(γ), r from the previous round's signals (arXiv 2605.02888).
 
     The first round of a text, which has no signals yet, drafts ``fallback_gamma`` tokens.
     """

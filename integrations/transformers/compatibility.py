@@ -30,6 +30,11 @@ RELIED_ON: tuple[tuple[Any, str, frozenset[str]], ...] = (
         "_validate_generation_mode",
         frozenset({"self", "generation_mode", "generation_config", "generation_mode_kwargs"}),
     ),
+    (
+        GenerationMixin,
+        "prepare_inputs_for_generation",
+        frozenset({"self", "input_ids", "next_sequence_length", "past_key_values", "is_first_iteration"}),
+    ),
     (CandidateGenerator, "get_candidates", frozenset({"self", "input_ids"})),
     (CandidateGenerator, "update_candidate_strategy", frozenset({"self", "input_ids", "scores", "num_matches"})),
     (transformers.DynamicCache, "crop", frozenset({"self"})),

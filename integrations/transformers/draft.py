@@ -36,6 +36,7 @@ class DraftModel:
         takes_it = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.last_row = {"logits_to_keep": 1} if takes_it else {}
         self.cached = 0
+        self.last_id = model.config.get_text_config(decoder=True).vocab_size - 1
 
     def rewind(self, length: int) -> int:
         """Keep the cache's part of the first ``length`` − 1 tokens; return how many rows the next step must feed."""
@@ -50,7 +51,8 @@ class DraftModel:
         extra = dict(self.last_row)
         if self.mask is not None:
             extra |= self._masked(end)
-        feed = ids[:, self.cached : end]
+        # The target may know ids that the draft does not; any id will do for those, since the target decides.
+        feed = ids[:, self.cached : end].clamp(max=self.last_id)
         self.cached = end
         return self.model(input_ids=feed, past_key_values=self.cache, use_cache=True, **extra).logits[:, -1]
 

@@ -15,6 +15,7 @@ from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers.candidates import AdaptiveCandidateGenerator, RoundListener
 from speckv.integrations.transformers.compatibility import check_pair, check_transformers
+from speckv.integrations.transformers.handed_in import feed_only_what_is_new
 
 logger = logging.getLogger("speckv")
 
@@ -72,7 +73,7 @@ def attach_policy(
 
 def detach(target: PreTrainedModel) -> None:
     """Give ``target`` back as it was; nothing happens when it is not attached."""
-    for name in (HOOK, *OVERRIDES):
+    for name in (HOOK, *OVERRIDES, "prepare_inputs_for_generation"):
         target.__dict__.pop(name, None)
 
 
@@ -167,6 +168,7 @@ def _get_candidate_generator(
             "assistant_ensemble_weight changes what the target says and speckv is lossless; "
             "leave it out, or detach(target) to use it"
         )
+    feed_only_what_is_new(self, input_ids, model_kwargs.get("past_key_values"))
     return AdaptiveCandidateGenerator(
         found.draft,
         found.policy,

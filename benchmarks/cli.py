@@ -1,0 +1,178 @@
+"""The command line: `speckv demo | profile | train | export | inspect | doctor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from speckv.controller.errors import SpecKVError
+
+app = typer.Typer(
+    help="SpecKV chooses how many tokens to speculate, per step, for the most tokens per second.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+PairOption = Annotated[
+    str, typer.Option(help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders.")
+]
+ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")]
+
+
+def _prepare_torch(threads: int) -> None:
+    """Thread count and quiet libraries, before any model is loaded."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+@app.command()
+def demo(
+    pair: PairOption = "default",
+    compression: Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")] = "bf16",
+    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    prompts: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 4,
+    tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 48,
+    modes: Annotated[str, typer.Option(help="Comma-separated: plain, hf-default, fixed-N, paper, speckv.")] = "",
+    controller: Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")] = "default",
+    threads: ThreadsOption = 0,
+) -> None:
+    """Get a real pair of models, generate in every mode, and print a table."""
+    from speckv.benchmarks.demo import DEMO_MODES, compare, table
+    from speckv.benchmarks.generation import Modes
+    from speckv.benchmarks.progress import progress
+    from speckv.benchmarks.prompts import load_prompts
+    from speckv.integrations.models import load_pair, resolve
+
+    _prepare_torch(threads)
+    with progress() as report:
+        sources = resolve(pair, report)
+        console.print(f"Models: {sources.origin}")
+        report("load models", 0, 1)
+        target, draft, tokenizer = load_pair(pair, compression, draft_compression)
+        report("load models", 1, 1)
+        chosen = load_prompts("heldout")[:prompts]
+        names = tuple(modes.split(",")) if modes else DEMO_MODES
+        lines = compare(Modes(target, draft, controller), tokenizer, chosen, names, tokens, report)
+    title = f"{compression} target, {draft_compression} draft, {len(chosen)} prompts × {tokens} tokens, greedy"
+    console.print(table(lines, len(chosen), title))
+    if compression != "fp32":
+        console.print(
+            "Identical output is exact in fp32. In lower precision a near-tie may fall the other way when several "
+            "tokens are verified together, whoever does the speculating.",
+            style="dim",
+        )
+
+
+@app.command()
+def profile(
+    out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.")],
+    pair: PairOption = "default",
+    compressions: Annotated[str, typer.Option(help="Of the target, comma-separated.")] = "bf16,int8,nf4",
+    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    gammas: Annotated[str, typer.Option(help="γ to run with, rotated over the prompts.")] = "2,4,6,8",
+    prompts: Annotated[str, typer.Option(help="train, heldout, or a JSONL file with id, task and prompt.")] = "train",
+    per_task: Annotated[int, typer.Option(help="Prompts per task.", min=1)] = 24,
+    tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=4)] = 80,
+    batch: Annotated[int, typer.Option(help="Prompts per forward; the times are then those of the batch.", min=1)] = 1,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Run speculation on a pair and write one record per round, to train a controller from."""
+    from speckv.benchmarks.profile import profile as run_profile
+    from speckv.benchmarks.progress import progress
+    from speckv.benchmarks.prompts import load_prompts
+
+    _prepare_torch(threads)
+    with progress() as report:
+        count = run_profile(
+            out,
+            load_prompts(prompts),
+            pair,
+            compressions.split(","),
+            draft_compression,
+            _integers(gammas, "gammas"),
+            tokens,
+            per_task,
+            batch,
+            report,
+        )
+    console.print(f"{out}: {count} records; next: speckv train {out} --out controller.onnx")
+
+
+@app.command()
+def train(
+    records: Annotated[Path, typer.Argument(help="Records of `speckv profile`, or a CSV with the paper's columns.")],
+    out: Annotated[Path, typer.Option(help="The .onnx artefact to write.")] = Path("controller.onnx"),
+    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+) -> None:
+    """Train a controller on step records and export it to one ONNX file."""
+    from speckv.benchmarks.build import build
+
+    artefact = build(records, out, seed)
+    console.print_json(data=artefact.metadata.training["metrics"])
+    console.print(f"{out}: {out.stat().st_size} bytes, sha256 {artefact.sha256}")
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="An .onnx artefact, or `default`.")]) -> None:
+    """Check an artefact and print what it says about itself."""
+    import msgspec
+
+    from speckv.export.artefact import read_artefact
+    from speckv.integrations.runtime import DEFAULT_ARTEFACT
+
+    artefact = read_artefact(DEFAULT_ARTEFACT if str(file) == "default" else file)
+    console.print(f"{artefact.source}\nsha256 {artefact.sha256}")
+    console.print_json(msgspec.json.encode(artefact.metadata).decode())
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, devices and providers, and what is supported here; exit code 1 when something does not fit."""
+    from speckv.benchmarks.doctor import examine
+
+    findings = examine()
+    drawn = Table("check", "found", "", show_header=False)
+    for finding in findings:
+        mark = {True: "[green]ok", False: "[red]not ok", None: "[dim]–"}[finding.fits]
+        drawn.add_row(finding.what, finding.found, mark)
+    console.print(drawn)
+    if any(finding.fits is False for finding in findings):
+        raise typer.Exit(1)
+
+
+def _integers(text: str, option: str) -> list[int]:
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SpecKVError(f"--{option} {text}: give whole numbers with commas between, such as 2,4,6,8") from None
+    if not all(1 <= value <= 20 for value in values):
+        raise SpecKVError(f"--{option} {text}: each must be within 1 … 20")
+    return values
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
+    try:
+        app()
+    except SpecKVError as error:
+        print(f"speckv: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        print(f"speckv: {error.name} is not installed; pip install 'speckv[transformers,cpu,bench]'", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

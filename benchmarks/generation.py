@@ -1,0 +1,134 @@
+"""Generate with a pair in a named mode, and time it: what the demo and the end-to-end benchmark share."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from speckv.controller.errors import SpecKVError
+from speckv.controller.policy import Policy, Round
+from speckv.controller.stats import Stats
+from speckv.integrations.transformers import attach, attach_policy, detach
+from speckv.integrations.transformers.hook import attachment
+
+PLAIN, STOCK = "plain", "hf-default"
+
+
+@dataclass
+class Generation:
+    """One timed call of ``generate``: new tokens, seconds, and what the rounds added up to."""
+
+    tokens: list[int]
+    seconds: float
+    stats: Stats = field(default_factory=Stats)
+
+
+class Modes:
+    """A loaded pair and the modes it can generate in.
+
+    ``plain`` is the target alone and ``hf-default`` transformers' own assisted generation as it ships; ``fixed-N``,
+    ``paper`` and ``speckv`` are ours. What a learning mode has learnt is kept from prompt to prompt, as it would be
+    in use; each mode has its own.
+    """
+
+    def __init__(self, target: PreTrainedModel, draft: PreTrainedModel, controller: str = "default") -> None:
+        self.target = target
+        self.draft = draft
+        self.controller = controller
+        self._shipped = copy.deepcopy(draft.generation_config)
+        self._policies: dict[str, Policy] = {}
+
+    def generate(self, mode: str, inputs: Any, tokens: int, **settings: Any) -> Generation:
+        """Up to ``tokens`` new tokens after ``inputs``, greedy unless ``settings`` say otherwise."""
+        arguments = {"max_new_tokens": tokens, "do_sample": False, **settings}
+        stats = Stats()
+        with self._ready(mode, stats):
+            assistant = {} if mode == PLAIN else {"assistant_model": self.draft}
+            started = perf_counter()
+            output = self.target.generate(**inputs, **assistant, **arguments)
+            seconds = perf_counter() - started
+        new = output[0, inputs["input_ids"].shape[1] :].tolist()
+        if mode == PLAIN:
+            stats.rounds = stats.emitted = len(new)
+            stats.gammas[0] = len(new)
+        return Generation(new, seconds, stats)
+
+    @contextmanager
+    def _ready(self, mode: str, stats: Stats) -> Iterator[None]:
+        if mode == PLAIN:
+            yield
+        elif mode == STOCK:
+            # Assisted generation writes what it tuned back into the draft's configuration: start as shipped.
+            self.draft.generation_config = copy.deepcopy(self._shipped)
+            with counted_stock(self.target, stats):
+                yield
+        else:
+            self._attach(mode, stats)
+            try:
+                yield
+            finally:
+                detach(self.target)
+
+    def _attach(self, mode: str, stats: Stats) -> None:
+        if mode in self._policies:
+            attach_policy(self.target, self.draft, self._policies[mode], stats.add, same_tokenizer=True)
+            return
+        settings = self._settings(mode)
+        attach(
+            self.target, self.draft, self.controller, listener=stats.add, same_tokenizer=True, **settings
+        )
+        self._policies[mode] = attachment(self.target).policy
+
+    @staticmethod
+    def _settings(mode: str) -> dict[str, Any]:
+        if mode.startswith("fixed-") and mode[6:].isdigit():
+            return {"gamma": int(mode[6:])}
+        known = {"paper": {"objective": "tokens"}, "speckv": {}, "speckv-step": {"mode": "step"}}
+        if mode not in known:
+            raise SpecKVError(f"mode {mode}: known are {PLAIN}, {STOCK}, fixed-N, {', '.join(known)}")
+        return known[mode]
+
+
+@contextmanager
+def counted_stock(target: PreTrainedModel, stats: Stats) -> Iterator[None]:
+    """Count the rounds of transformers' own candidate generator while it does exactly what it always does."""
+
+    def make(self: PreTrainedModel, **arguments: Any) -> Any:
+        generator = type(self)._get_candidate_generator(self, **arguments)
+        propose, update = generator.get_candidates, generator.update_candidate_strategy
+        current: list[tuple[int, int]] = []
+
+        def get_candidates(input_ids: Any, *rest: Any, **more: Any) -> Any:
+            proposed = propose(input_ids, *rest, **more)
+            current.append((input_ids.shape[1], proposed[0].shape[1] - input_ids.shape[1]))
+            return proposed
+
+        def update_candidate_strategy(input_ids: Any, scores: Any, num_matches: Any) -> Any:
+            length, drafted = current.pop()
+            stats.add(
+                Round(
+                    position=length,
+                    entropies=[0.0] * drafted,
+                    confidences=[0.0] * drafted,
+                    accepted=int(num_matches),
+                    emitted=input_ids.shape[1] - length,
+                )
+            )
+            return update(input_ids, scores, num_matches)
+
+        generator.get_candidates = get_candidates
+        generator.update_candidate_strategy = update_candidate_strategy
+        return generator
+
+    target.__dict__["_get_candidate_generator"] = types.MethodType(make, target)
+    try:
+        yield
+    finally:
+        target.__dict__.pop("_get_candidate_generator", None)

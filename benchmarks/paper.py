@@ -1,0 +1,123 @@
+"""`python -m speckv.benchmarks.paper`: the paper's evaluation on its own data, reproduced and examined."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from speckv.benchmarks.files import write_whole
+from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.paper_data import Release, read_release
+from speckv.controller.errors import SpecKVError
+
+VARIABLE = "SPECKV_PAPER_DATA"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def run(folder: Path, examine: bool = False) -> dict[str, Any]:
+    """Reproduce (and examine) the evaluation on the data in ``folder``; what the command stores, JSON-able.
+
+    ``table1`` and ``table2`` are rows with the released files' own columns; ``decision_us`` is by predictor;
+    ``published`` holds what the figures are compared with.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise SpecKVError("scikit-learn is not installed; pip install 'speckv[bench]'")
+    from speckv.benchmarks.paper_examination import examine as examine_release
+    from speckv.benchmarks.paper_phase3 import reproduce_phase3
+    from speckv.benchmarks.paper_reproduction import reproduce
+
+    begin = time.perf_counter()
+    release = read_release(folder)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    result = reproduce(release)
+    phase3 = reproduce_phase3(release)
+    cells = phase3.pop("policies")
+    phase3["largest_difference_of_48_cells"] = _largest_difference(release, cells)
+    result["phase3"] = phase3
+    if examine:
+        result["examination"] = examine_release(release)
+    result["published"] = {
+        name: table for name, table in release.published.items() if name != "phase3_policy_comparison"
+    }
+    steps = (folder / "phase2_step_results.csv").read_bytes()
+    return {
+        "command": "python -m speckv.benchmarks.paper --data DIR" + " --examine" * examine,
+        "data": {"phase2_step_results.csv": hashlib.sha256(steps).hexdigest()},
+        "versions": versions(),
+        "machine": machine() | {"load_1min": load},  # decision times mean little on a busy machine
+        "seconds": round(time.perf_counter() - begin, 1),
+        **result,
+    }
+
+
+def _largest_difference(release: Release, cells: list[dict[str, Any]]) -> float:
+    published = {
+        (cell["policy"], cell["compression"], cell["task"]): cell["mean_expected_tokens"]
+        for cell in release.published["phase3_policy_comparison"]
+    }
+    return max(
+        abs(
+            float(cell["mean_expected_tokens"] - published[cell["policy"], cell["compression"], cell["task"]])
+        )
+        for cell in cells
+    )
+
+
+@app.command()
+def paper(
+    data: Annotated[Path | None, typer.Option(envvar=VARIABLE, help="Folder of the released data.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    examine: Annotated[bool, typer.Option("--examine", help="Also what a reader must know of them.")] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Fill the tables of this Markdown page (docs/paper.md).")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the examination into this .png or .svg file.")
+    ] = None,
+) -> None:
+    """Train and evaluate as the paper's release does, and show every figure beside the published one."""
+    from speckv.benchmarks.paper_plot import draw
+    from speckv.benchmarks.paper_report import tables
+    from speckv.benchmarks.tables import fill_page
+
+    if data is None:
+        raise SpecKVError(f"the folder of the released data is not known; give it by --data or {VARIABLE}")
+    if plot is not None and not examine:
+        raise SpecKVError("--plot draws the examination; add --examine")
+    text = None
+    if page is not None:
+        if not page.is_file():
+            raise SpecKVError(f"{page}: no such page; --page fills the tables of an existing one")
+        text = page.read_text(encoding="utf-8")
+    result = run(data, examine)
+    made = tables(result)
+    for table in made.values():
+        table.show()
+    difference = result["phase3"]["largest_difference_of_48_cells"]
+    typer.echo(f"Largest difference of phase 3's 48 policy cells: {difference:.4f} tokens per step")
+    if json_file is not None:
+        write_whole(json_file, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    if text is not None and page is not None:
+        write_whole(page, fill_page(text, made))
+    if plot is not None:
+        draw(result, plot)
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on stderr and exit code 1."""
+    try:
+        app()
+    except SpecKVError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""What all tests share; no framework is imported here, so that the fast ones stay fast."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+import pytest
+from hypothesis import settings
+from simulation import make_synthetic_rows
+
+from speckv.controller.records import Row
+
+settings.register_profile("speckv", deadline=None, derandomize=True, max_examples=60, database=None)
+settings.load_profile("speckv")
+
+
+@pytest.fixture(scope="session")
+def synthetic_rows() -> list[Row]:
+    """Step records of 32 prompts in which survival depends on confidence; see ``make_synthetic_rows``."""
+    return make_synthetic_rows(prompts=32)

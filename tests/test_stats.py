@@ -1,0 +1,54 @@
+"""The running totals a user asks for."""
+
+from __future__ import annotations
+
+import json
+
+from speckv.controller.policy import Round
+from speckv.controller.stats import Stats
+
+
+def finished(drafted: int, accepted: int, emitted: int) -> Round:
+    times = {"draft_ms": 2.0 * drafted, "verify_ms": 10.0, "decide_ms": 0.25}
+    return Round(0, [0.1] * drafted, [0.9] * drafted, accepted, emitted, **times)
+
+
+def totals(*rounds: Round) -> Stats:
+    stats = Stats()
+    for outcome in rounds:
+        stats.add(outcome)
+    return stats
+
+
+def test_totals_by_hand() -> None:
+    stats = totals(finished(4, 3, 4), finished(0, 0, 1), finished(4, 0, 1), finished(10, 10, 10))
+    assert stats.as_dict() == {
+        "rounds": 4,
+        "drafted": 18,
+        "accepted": 13,
+        "wasted": 5,
+        "emitted": 16,
+        "acceptance_rate": 13 / 18,
+        "tokens_per_verify": 4.0,
+        "mean_gamma": 4.5,
+        "draft_ms": 36.0,
+        "verify_ms": 40.0,
+        "decide_ms": 1.0,
+        "gammas": {"0": 1, "4": 2, "10": 1},
+    }
+    assert list(stats.as_dict()["gammas"]) == ["0", "4", "10"]  # by number, not by letter
+    assert json.loads(json.dumps(stats.as_dict())) == stats.as_dict()
+
+
+def test_nothing_yet_is_no_division_by_zero() -> None:
+    empty = Stats()
+    assert (empty.acceptance_rate, empty.tokens_per_verify, empty.mean_gamma) == (0.0, 0.0, 0.0)
+    assert totals(finished(0, 0, 1)).acceptance_rate == 0.0
+
+
+def test_merging_is_adding_up() -> None:
+    first, second = [finished(4, 2, 3), finished(0, 0, 1)], [finished(4, 4, 5)]
+    merged = totals(*first)
+    merged.merge(totals(*second))
+    assert merged == totals(*first, *second)
+    assert totals(*second) == totals(finished(4, 4, 5))

@@ -1,0 +1,179 @@
+"""Greedy output through the hook is the target's own, token for token, in float32."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
+
+from speckv.controller.policies.fixed import FixedPolicy
+from speckv.controller.policy import Policy
+from speckv.integrations.transformers import attach, attach_policy, stats
+
+PROMPTS = [prompt(5, 1), prompt(12, 2), prompt(40, 3)]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize("noise", [0.02, 0.1, 3.0])
+def test_every_fixed_gamma_and_random_ones(family: str, noise: float) -> None:
+    target, draft = tiny_pair(family, noise)
+    for inputs in PROMPTS[1:] if noise > 1 else PROMPTS:  # nothing is accepted there, which takes longest
+        reference = greedy(target, inputs)
+        policies = [FixedPolicy(gamma) for gamma in range(9)]
+        for policy in (
+            *policies,
+            RandomPolicy(1),
+            RandomPolicy(2, per_token=False),
+            RandomPolicy(3, most=20),
+        ):
+            attach_policy(target, draft, policy)
+            assert torch.equal(reference, greedy(target, inputs, assistant_model=draft)), policy
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"mode": "step"}, {"objective": "tokens"}, {"max_gamma": 20}, {"gamma": 3}]
+)
+def test_the_policies_of_attach(settings: dict[str, Any]) -> None:
+    target, draft = tiny_pair(noise=0.05)
+    attach(target, draft, **settings)
+    for inputs in PROMPTS:
+        assert torch.equal(greedy(target, inputs, 60), greedy(target, inputs, 60, assistant_model=draft))
+    assert stats(target).emitted == 180
+
+
+def test_drafts_and_acceptance_are_real() -> None:
+    target, draft = tiny_pair(noise=0.05)
+    attach_policy(target, draft, FixedPolicy(4))
+    greedy(target, PROMPTS[1], 60, assistant_model=draft)
+    counted = stats(target)
+    assert counted.gammas[4] >= 10
+    assert 0.3 < counted.acceptance_rate < 1
+    assert counted.rounds < 60 == counted.emitted
+    assert counted.emitted == counted.accepted + counted.rounds
+    assert counted.draft_ms > 0 and counted.verify_ms > 0
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 3},
+        {"min_new_tokens": 30},
+        {"bad_words_ids": [[7], [9, 11]]},
+        {"max_new_tokens": 1},
+        {"max_new_tokens": 2},
+        {"sequence_bias": {(5,): 4.0}},
+    ],
+)
+def test_processors_and_lengths(extra: dict[str, Any]) -> None:
+    target, draft = tiny_pair(noise=0.05)
+    for seed in range(3):
+        reference = greedy(target, PROMPTS[1], **extra)
+        attach_policy(target, draft, RandomPolicy(seed))
+        assert torch.equal(reference, greedy(target, PROMPTS[1], assistant_model=draft, **extra))
+
+
+def test_left_padding() -> None:
+    target, draft = tiny_pair(noise=0.05)
+    ids = torch.cat((torch.zeros(1, 6, dtype=torch.long), PROMPTS[1]["input_ids"]), dim=1)
+    inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+    attach_policy(target, draft, RandomPolicy(0))
+    assert torch.equal(greedy(target, inputs), greedy(target, inputs, assistant_model=draft))
+    assert stats(target).acceptance_rate > 0.3  # a draft that saw the padding would agree less
+
+
+@pytest.mark.parametrize("per_token", [True, False])
+def test_eos_in_the_middle_of_a_draft(per_token: bool) -> None:
+    target, draft = tiny_pair(noise=0.02)
+    long = greedy(target, PROMPTS[1], 40)[0, 12:].tolist()
+    for place in (3, 7, 20):
+        eos = long[place]
+        reference = greedy(target, PROMPTS[1], eos_token_id=eos)
+        for seed in range(4):
+            attach_policy(target, draft, RandomPolicy(seed, stop=0.05, per_token=per_token))
+            found = greedy(target, PROMPTS[1], eos_token_id=eos, assistant_model=draft)
+            assert torch.equal(reference, found)
+
+
+class StopAt(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((1,), input_ids.shape[1] >= self.length, dtype=torch.bool)
+
+
+def test_stopping_criteria_end_within_a_round() -> None:
+    target, draft = tiny_pair(noise=0.05)
+    reference = greedy(target, PROMPTS[1])
+    attach_policy(target, draft, FixedPolicy(4))
+    stopped = greedy(
+        target, PROMPTS[1], assistant_model=draft, stopping_criteria=StoppingCriteriaList([StopAt(20)])
+    )
+    # transformers asks the criteria once per round, whoever drafts: at most γ tokens later than without.
+    assert 20 <= stopped.shape[1] <= 24
+    assert torch.equal(reference[:, : stopped.shape[1]], stopped)
+
+
+@pytest.mark.parametrize("sizes", [(256, 300), (300, 256)])
+def test_one_tokenizer_padded_to_two_sizes(sizes: tuple[int, int]) -> None:
+    target = tiny(vocab_size=sizes[0])
+    draft = tiny(seed=1, vocab_size=sizes[1])
+    attach_policy(target, draft, RandomPolicy(0), same_tokenizer=True)
+    for inputs in PROMPTS:
+        for extra in ({}, {"repetition_penalty": 1.2}):
+            assert torch.equal(
+                greedy(target, inputs, **extra), greedy(target, inputs, assistant_model=draft, **extra)
+            )
+        torch.manual_seed(0)
+        sampled = greedy(target, inputs, assistant_model=draft, do_sample=True, top_k=50)
+        assert sampled.max() < sizes[0]
+
+
+def test_draft_of_another_dtype() -> None:
+    target, draft = tiny_pair(noise=0.02)
+    draft = draft.to(torch.bfloat16)
+    attach_policy(target, draft, RandomPolicy(0))
+    assert torch.equal(greedy(target, PROMPTS[1]), greedy(target, PROMPTS[1], assistant_model=draft))
+    assert stats(target).accepted > 10
+
+
+def test_scores_are_the_targets_own() -> None:
+    target, draft = tiny_pair(noise=0.05)
+    options = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    plain = greedy(target, PROMPTS[1], **options)
+    attach_policy(target, draft, RandomPolicy(0))
+    ours = greedy(target, PROMPTS[1], assistant_model=draft, **options)
+    assert torch.equal(plain.sequences, ours.sequences)
+    assert len(plain.scores) == len(ours.scores) == 40
+    for kind in ("scores", "logits"):
+        for one, other in zip(getattr(plain, kind), getattr(ours, kind), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", [FixedPolicy(0), FixedPolicy(4), RandomPolicy(0)])
+def test_a_cache_handed_in(policy: Policy) -> None:
+    target, draft = tiny_pair(noise=0.05)
+    first = greedy(target, PROMPTS[1], 10, return_dict_in_generate=True)
+    more = torch.cat((first.sequences, PROMPTS[0]["input_ids"]), dim=1)  # the next turn of a chat
+    longer = {"input_ids": more, "attention_mask": torch.ones_like(more)}
+    reference = greedy(target, longer, 30)
+    attach_policy(target, draft, policy)
+    cache = copy.deepcopy(first.past_key_values)
+    found = greedy(target, longer, 30, assistant_model=draft, past_key_values=cache)
+    assert torch.equal(reference, found)
+    assert cache.get_seq_length() == found.shape[1] - 1  # it was used, and nothing is in it twice
+    assert torch.equal(reference, greedy(target, longer, 30, assistant_model=draft))
+
+
+@pytest.mark.parametrize("inputs", PROMPTS)
+def test_repeated_calls(inputs: Any) -> None:
+    target, draft = tiny_pair(noise=0.05)
+    attach(target, draft)
+    reference = greedy(target, inputs)
+    for _ in range(5):
+        assert torch.equal(reference, greedy(target, inputs, assistant_model=draft))

@@ -1,0 +1,342 @@
+"""The hook takes over one pair's assisted generation, and nothing else, and can be taken off again."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
+
+from speckv.controller.errors import SpecKVError
+from speckv.controller.policies.fixed import FixedPolicy
+from speckv.controller.policy import Round
+from speckv.integrations.transformers import attach, attach_policy, compatibility, detach, stats
+from speckv.integrations.transformers.hook import OVERRIDES, attachment
+
+INPUTS = prompt()
+
+
+@pytest.fixture
+def pair() -> tuple[Any, Any]:
+    return tiny_pair(noise=0.05)
+
+
+def test_detach_leaves_no_trace(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    before = set(target.__dict__)
+    attach(target, draft)
+    assert set(target.__dict__) - before == {"_speckv", *OVERRIDES}
+    detach(target)
+    assert set(target.__dict__) == before
+    detach(target)  # a second time does nothing
+    with pytest.raises(SpecKVError, match="not attached; call attach"):
+        stats(target)
+
+
+def test_configurations_are_untouched(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    configs = [(model.config.to_dict(), model.generation_config.to_dict()) for model in pair]
+    attach(target, draft)
+    greedy(target, INPUTS, assistant_model=draft)
+    assert configs == [(model.config.to_dict(), model.generation_config.to_dict()) for model in pair]
+
+
+def test_the_draft_is_not_registered(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    keys, modules = set(target.state_dict()), len(list(target.modules()))
+    attach(target, draft)
+    assert set(target.state_dict()) == keys
+    assert len(list(target.modules())) == modules
+
+
+def test_what_is_not_ours_is_delegated(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    rounds: list[Round] = []
+    attach_policy(target, draft, FixedPolicy(4), rounds.append)
+    reference = greedy(target, INPUTS)
+    assert torch.equal(reference, greedy(target, INPUTS, prompt_lookup_num_tokens=3))
+    other = tiny(seed=5)
+    assert torch.equal(reference, greedy(target, INPUTS, assistant_model=other))
+    assert rounds == []
+    assert torch.equal(reference, greedy(target, INPUTS, assistant_model=draft))
+    assert len(rounds) > 5
+
+
+def test_another_targets_calls_are_untouched(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    rounds: list[Round] = []
+    attach_policy(target, draft, FixedPolicy(4), rounds.append)
+    bystander = copy.copy(tiny(seed=3))
+    greedy(bystander, INPUTS, assistant_model=draft)
+    assert rounds == []
+
+
+def test_universal_assisted_generation_is_delegated(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, draft = pair
+    attach_policy(target, draft, FixedPolicy(4))
+    seen: list[Any] = []
+
+    def stock(self: Any, **arguments: Any) -> Any:
+        seen.append(arguments)
+        raise RuntimeError("delegated")
+
+    monkeypatch.setattr(type(target), "_get_candidate_generator", stock)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="delegated"):
+            target._get_candidate_generator(
+                generation_config=target.generation_config,
+                input_ids=INPUTS["input_ids"],
+                inputs_tensor=None,
+                logits_processor=None,
+                model_kwargs={},
+                assistant_model=draft,
+                target_tokenizer="one",
+                assistant_tokenizer="two",
+            )
+    assert seen[0]["assistant_tokenizer"] == "two"
+
+
+def test_streamer_gets_every_token_once(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    attach_policy(target, draft, RandomPolicy(0))
+    received: list[int] = []
+
+    class Streamer:
+        def put(self, value: Any) -> None:
+            received.extend(value.reshape(-1).tolist())
+
+        def end(self) -> None:
+            received.append(-1)
+
+    output = greedy(target, INPUTS, assistant_model=draft, streamer=Streamer())
+    assert received == [*output[0].tolist(), -1]
+
+
+def test_an_interrupted_call_does_not_spoil_the_next(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    attach(target, draft)
+    reference = greedy(target, INPUTS)
+
+    class Interrupting:
+        calls = 0
+
+        def put(self, value: Any) -> None:
+            self.calls += 1
+            if self.calls == 4:
+                raise KeyboardInterrupt
+
+        def end(self) -> None: ...
+
+    with pytest.raises(KeyboardInterrupt):
+        greedy(target, INPUTS, assistant_model=draft, streamer=Interrupting())
+    assert torch.equal(reference, greedy(target, INPUTS, assistant_model=draft))
+
+
+def test_two_pairs_in_two_threads() -> None:
+    pairs = [tiny_pair("llama", 0.05), tiny_pair("qwen2", 0.05)]
+    references = [greedy(target, INPUTS, 60) for target, _ in pairs]
+    for target, draft in pairs:
+        attach(target, draft)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        target, draft = pairs[number]
+        for _ in range(4):
+            if not torch.equal(references[number], greedy(target, INPUTS, 60, assistant_model=draft)):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert all(stats(target).emitted == 240 for target, _ in pairs)
+
+
+def test_deepcopy_learns_for_itself(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    attach(target, draft)
+    clone = copy.deepcopy(target)
+    assert clone._get_candidate_generator.__self__ is clone
+    assert attachment(clone).draft is draft
+    assert torch.equal(greedy(target, INPUTS), greedy(clone, INPUTS, assistant_model=draft))
+    assert stats(clone).rounds > 0 == stats(target).rounds
+    assert attachment(clone).policy is not attachment(target).policy
+
+
+def test_save_pretrained_and_load(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    target, draft = pair
+    attach(target, draft)
+    target.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert "_speckv" not in loaded.__dict__
+    assert torch.equal(greedy(target, INPUTS), greedy(loaded, INPUTS))
+
+
+def test_a_pickle_is_not_attached_and_says_so(
+    pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    target, draft = pair
+    bare = len(pickle.dumps(target))
+    attach(target, draft)
+    with caplog.at_level(logging.WARNING, "speckv"):
+        content = pickle.dumps(target)
+    assert "call attach() again" in caplog.text
+    assert len(content) < 1.1 * bare  # the draft's weights are not in it
+    loaded = pickle.loads(content)
+    with pytest.raises(SpecKVError, match="not attached"):
+        stats(loaded)
+    assert torch.equal(greedy(target, INPUTS), greedy(loaded, INPUTS, assistant_model=draft))
+    buffer = io.BytesIO()
+    torch.save(target, buffer)
+    assert buffer.tell() < 1.2 * bare
+
+
+def test_pipeline(pair: tuple[Any, Any]) -> None:
+    transformers = pytest.importorskip("transformers")
+    target, draft = pair
+    attach_policy(target, draft, FixedPolicy(3))
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(256)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0")
+    generate = transformers.pipeline(
+        "text-generation", model=target, tokenizer=tokenizer, assistant_model=draft
+    )
+    generate.assistant_model = draft
+    text = "w5 w9 w77"
+    settings = {"max_new_tokens": 20, "do_sample": False, "return_full_text": False}
+    assisted = generate(text, **settings)[0]["generated_text"]
+    counted = stats(target).rounds
+    assert counted > 0
+    plain = transformers.pipeline("text-generation", model=target, tokenizer=tokenizer)
+    assert plain(text, **settings)[0]["generated_text"] == assisted
+    assert stats(target).rounds == counted
+
+
+def test_batches_are_refused(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    attach(target, draft)
+    two = {name: value.repeat(2, 1) for name, value in INPUTS.items()}
+    with pytest.raises(SpecKVError, match="batch of 2 prompts: .* once per prompt"):
+        greedy(target, two, assistant_model=draft)
+
+
+def test_the_lossy_ensemble_is_refused(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    if not hasattr(target.generation_config, "assistant_ensemble_weight"):
+        pytest.skip("this transformers has no assistant_ensemble_weight")
+    attach(target, draft)
+    with pytest.raises(SpecKVError, match="assistant_ensemble_weight .* lossless"):
+        greedy(target, INPUTS, assistant_model=draft, assistant_ensemble_weight=0.5)
+
+
+def test_the_same_model_twice_is_refused(pair: tuple[Any, Any]) -> None:
+    with pytest.raises(SpecKVError, match="load the draft as a second model"):
+        attach(pair[0], pair[0])
+
+
+def test_unequal_vocabularies_need_a_word() -> None:
+    target, draft = tiny(vocab_size=256), tiny(vocab_size=300)
+    with pytest.raises(SpecKVError, match=r"target 256, draft 300.*same_tokenizer=True"):
+        attach(target, draft)
+    with pytest.raises(SpecKVError, match="different tokenizers; take a draft of the same family"):
+        attach(target, draft, same_tokenizer=False)
+
+
+def test_tokenizer_files_are_compared(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    folders = []
+    for number, vocabulary in enumerate(({"a": 0, "b": 1}, {"a": 0, "b": 1}, {"b": 0, "a": 1})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        content = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+        content.save(str(folder / "tokenizer.json"), pretty=number == 1)
+        folders.append(str(folder))
+    target, same, other = tiny(vocab_size=256), tiny(vocab_size=300), tiny(vocab_size=256)
+    for model, folder in zip((target, same, other), folders, strict=True):
+        model.config.name_or_path = folder
+    attach(target, same)  # sizes differ, files agree
+    with pytest.raises(SpecKVError, match="different tokenizers"):
+        attach(target, other)  # sizes agree, files differ
+
+
+def test_a_changed_transformers_is_refused(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    target, draft = pair
+
+    def renamed(self: Any, generation_config: Any, ids: Any) -> None: ...
+
+    monkeypatch.setattr(compatibility.GenerationMixin, "_get_candidate_generator", renamed)
+    with pytest.raises(
+        SpecKVError, match=r"no longer takes .*input_ids.*nothing was attached; versions that work"
+    ):
+        attach(target, draft)
+    monkeypatch.delattr(compatibility.GenerationMixin, "_get_candidate_generator")
+    with pytest.raises(SpecKVError, match="_get_candidate_generator is gone"):
+        attach(target, draft)
+    assert "_speckv" not in target.__dict__
+
+
+def test_arguments_of_attach_are_checked(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"controller": tmp_path / "none.onnx"}, "none.onnx: cannot be read"),
+        ({"objective": "speed"}, "objective speed: must be one of"),
+        ({"mode": "batch"}, "mode batch: must be one of"),
+        ({"gamma": -1}, "gamma -1: must be 0 or more"),
+        ({"max_gamma": 99}, "max_gamma 99"),
+        ({"compression": "int3"}, "int3: no such compression"),
+        ({"provider": "tpu"}, "tpu: no such provider"),
+        ({"gamma": 2, "policy": FixedPolicy(2)}, "contradict each other"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(SpecKVError, match=message) as caught:
+            attach(*pair, **arguments)
+        assert "\n" not in str(caught.value)
+        assert "_speckv" not in pair[0].__dict__
+
+
+def test_nan_signals_fall_back_and_stay_lossless(
+    pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    target, draft = pair
+    reference = greedy(target, INPUTS)
+    with torch.no_grad():
+        draft.lm_head.weight[3:].fill_(float("nan"))
+    for mode in ("token", "step"):
+        attach(target, draft, mode=mode)
+        with caplog.at_level(logging.WARNING, "speckv"):
+            assert torch.equal(reference, greedy(target, INPUTS, assistant_model=draft))
+        policy: Any = attachment(target).policy
+        assert policy.fallbacks > 0
+        assert set(stats(target).gammas) <= {0, 1, 2, 3, 4}
+    assert sum("not finite" in record.message for record in caplog.records) == 2  # once per attach
+
+
+def test_quantised_targets(pair: tuple[Any, Any], tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from speckv.integrations.models.loading import load_model
+
+    target, draft = tiny_pair(noise=0.02, hidden_size=64, intermediate_size=128)
+    target.save_pretrained(tmp_path)
+    for compression, level in (("int8", 1), ("nf4", 2)):
+        quantised = load_model(str(tmp_path), compression)
+        attach(quantised, draft)
+        policy: Any = attachment(quantised).policy
+        assert policy.level == level
+        output = greedy(quantised, INPUTS, 30, assistant_model=draft)
+        assert output.shape[1] == 42
+        # Shapes of a forward change low-precision results, so only a common beginning is promised here.
+        assert torch.equal(output[:, :14], greedy(quantised, INPUTS, 30)[:, :14])
