@@ -22,7 +22,10 @@ app = typer.Typer(
 console = Console()
 
 PairOption = Annotated[
-    str, typer.Option(help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders.")
+    str,
+    typer.Option(
+        help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
+    ),
 ]
 ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")]
 
@@ -170,7 +173,10 @@ def main() -> None:
         print(f"speckv: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except ModuleNotFoundError as error:
-        print(f"speckv: {error.name} is not installed; pip install 'speckv[transformers,cpu,bench]'", file=sys.stderr)
+        print(
+            f"speckv: {error.name} is not installed; pip install 'speckv[transformers,cpu,bench]'",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
 
 

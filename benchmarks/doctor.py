@@ -46,7 +46,12 @@ def _controller() -> Finding:
 
 def _torch() -> list[Finding]:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-        return [Finding("transformers hook", "torch or transformers is not installed: pip install 'speckv[transformers]'")]
+        return [
+            Finding(
+                "transformers hook",
+                "torch or transformers is not installed: pip install 'speckv[transformers]'",
+            )
+        ]
     import torch
 
     from speckv.integrations.transformers.compatibility import mismatches
@@ -58,6 +63,10 @@ def _torch() -> list[Finding]:
     return [
         Finding("device", f"{device}, {torch.get_num_threads()} threads"),
         Finding("transformers hook", found, not problems),
-        Finding("int8 and nf4", "bitsandbytes" if quantised else "bitsandbytes is not installed", quantised or None),
+        Finding(
+            "int8 and nf4",
+            "bitsandbytes" if quantised else "bitsandbytes is not installed",
+            quantised or None,
+        ),
         Finding("sglang plugin", "not in this version of speckv"),
     ]

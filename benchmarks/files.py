@@ -20,7 +20,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would make a shared result unreadable  # noqa: PTH101
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would make a shared result unreadable
         Path(temporary).replace(path)
     except OSError as error:
         raise SpecKVError(f"{path}: cannot be written ({error.strerror}); name another file") from None

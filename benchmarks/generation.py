@@ -81,9 +81,7 @@ class Modes:
             attach_policy(self.target, self.draft, self._policies[mode], stats.add, same_tokenizer=True)
             return
         settings = self._settings(mode)
-        attach(
-            self.target, self.draft, self.controller, listener=stats.add, same_tokenizer=True, **settings
-        )
+        attach(self.target, self.draft, self.controller, listener=stats.add, same_tokenizer=True, **settings)
         self._policies[mode] = attachment(self.target).policy
 
     @staticmethod

@@ -7,7 +7,17 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("speckv", "torch", "transformers", "bitsandbytes", "numpy", "scikit-learn", "onnx", "onnxruntime", "skl2onnx")
+PACKAGES = (
+    "speckv",
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "numpy",
+    "scikit-learn",
+    "onnx",
+    "onnxruntime",
+    "skl2onnx",
+)
 
 
 def versions() -> dict[str, str]:
@@ -32,4 +42,9 @@ def machine() -> dict[str, str | int]:
         name = fields.get("model name", name)
         flags = fields.get("flags", "")
     formats = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags.split()]
-    return {"cpu": name, "formats": " ".join(formats), "cores": os.cpu_count() or 0, "system": platform.system()}
+    return {
+        "cpu": name,
+        "formats": " ".join(formats),
+        "cores": os.cpu_count() or 0,
+        "system": platform.system(),
+    }

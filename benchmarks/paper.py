@@ -63,9 +63,7 @@ def _largest_difference(release: Release, cells: list[dict[str, Any]]) -> float:
         for cell in release.published["phase3_policy_comparison"]
     }
     return max(
-        abs(
-            float(cell["mean_expected_tokens"] - published[cell["policy"], cell["compression"], cell["task"]])
-        )
+        abs(float(cell["mean_expected_tokens"] - published[cell["policy"], cell["compression"], cell["task"]]))
         for cell in cells
     )
 
@@ -75,12 +73,8 @@ def paper(
     data: Annotated[Path | None, typer.Option(envvar=VARIABLE, help="Folder of the released data.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
     examine: Annotated[bool, typer.Option("--examine", help="Also what a reader must know of them.")] = False,
-    page: Annotated[
-        Path | None, typer.Option(help="Fill the tables of this Markdown page (docs/paper.md).")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the examination into this .png or .svg file.")
-    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Fill the tables of this Markdown page (docs/paper.md).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the examination into this .png or .svg file.")] = None,
 ) -> None:
     """Train and evaluate as the paper's release does, and show every figure beside the published one."""
     from speckv.benchmarks.paper_plot import draw

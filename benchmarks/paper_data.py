@@ -68,9 +68,7 @@ def read_release(folder: Path) -> Release:
     )
     best_gamma = {(row["compression"], row["task"]): row["optimal_gamma"] for row in optimal}
     if sorted(best_gamma) != sorted(CELLS) or not set(best_gamma.values()) <= set(GAMMAS):
-        raise SpecKVError(
-            f"{folder / 'phase2_optimal_gamma.csv'}: not one row and a known γ per compression and task"
-        )
+        raise SpecKVError(f"{folder / 'phase2_optimal_gamma.csv'}: not one row and a known γ per compression and task")
     run = _join(rows, experiments, steps_file)
     names = list(dict.fromkeys(experiment["prompt"] for experiment in experiments))
     return Release(
@@ -102,9 +100,7 @@ def _read_experiments(path: Path) -> list[Row]:
     prompts = list(dict.fromkeys((row["task"], row["prompt"]) for row in rows))
     grid = [(c, gamma, *prompt) for c in COMPRESSIONS for gamma in GAMMAS for prompt in prompts]
     if [(row["compression"], row["gamma"], row["task"], row["prompt"]) for row in rows] != grid:
-        raise SpecKVError(
-            f"{path}: not every prompt under every compression and γ; take the release's own file"
-        )
+        raise SpecKVError(f"{path}: not every prompt under every compression and γ; take the release's own file")
     if [task for task, _ in prompts] != [task for task in TASKS for _ in range(PROMPTS_PER_TASK)]:
         raise SpecKVError(f"{path}: not {PROMPTS_PER_TASK} prompts a task; take the release's own file")
     for number, row in enumerate(rows, start=2):
@@ -122,9 +118,7 @@ def _join(rows: Sequence[Row], experiments: Sequence[Row], path: Path) -> list[i
         run.append(number)
     lengths = np.bincount(run, minlength=len(experiments)).tolist() if run[0] == 0 else []
     if len(lengths) != len(experiments):
-        raise SpecKVError(
-            f"{path}: {run[-1] + 1} runs, and phase2_experiment_results.csv has {len(experiments)}"
-        )
+        raise SpecKVError(f"{path}: {run[-1] + 1} runs, and phase2_experiment_results.csv has {len(experiments)}")
     for row, number in zip(rows, run, strict=True):
         experiment = experiments[number]
         same = all(row[name] == experiment[name] for name in ("compression", "gamma", "task"))

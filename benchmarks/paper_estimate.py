@@ -50,9 +50,7 @@ def measured_rates(release: Release) -> dict[str, dict[str, float]]:
         rates[compression] = {}
         for gamma in GAMMAS:
             runs = [r for r in release.experiments if (r["compression"], r["gamma"]) == (compression, gamma)]
-            rates[compression][str(gamma)] = sum(r["num_tokens"] for r in runs) / sum(
-                r["elapsed_sec"] for r in runs
-            )
+            rates[compression][str(gamma)] = sum(r["num_tokens"] for r in runs) / sum(r["elapsed_sec"] for r in runs)
     return rates
 
 
@@ -156,10 +154,7 @@ def _compare(report: dict[str, Any], names: Sequence[str], sums: Floats) -> None
 
 def _weighted_rates(report: dict[str, Any]) -> Floats:
     """(policies, compressions): weighted tokens per second, NaN where no step counts."""
-    rates = [
-        [part["weighted"]["tokens_per_s"] for part in mine["by_compression"].values()]
-        for mine in report.values()
-    ]
+    rates = [[part["weighted"]["tokens_per_s"] for part in mine["by_compression"].values()] for mine in report.values()]
     return np.array(rates, dtype=np.float64)
 
 

@@ -59,7 +59,5 @@ def _cells(release: Release, test: Any, rates: Any) -> list[dict[str, Any]]:
                 )
                 chosen = tokens.max(axis=1) if policy == "SpecKV" else tokens[:, GAMMAS.index(gamma)]
                 mean = float(chosen[(compressions == compression) & (tasks == task)].mean())
-                cells.append(
-                    {"policy": policy, "compression": compression, "task": task, "mean_expected_tokens": mean}
-                )
+                cells.append({"policy": policy, "compression": compression, "task": task, "mean_expected_tokens": mean})
     return cells

@@ -37,16 +37,12 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     with mpl.rc_context(
         {"font.size": 9, "svg.hashsalt": "speckv", "axes.spines.top": False, "axes.spines.right": False}
     ):
-        figure, (left, right) = pyplot.subplots(
-            1, 2, figsize=(11, 4.6), width_ratios=(1, 1.25), layout="constrained"
-        )
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), width_ratios=(1, 1.25), layout="constrained")
         _promise(left, variants)
         _throughput(right, variants[CAUSAL]["realised"])
         picture = io.BytesIO()
         kind = path.suffix[1:]
-        figure.savefig(
-            picture, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": None}
-        )
+        figure.savefig(picture, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else {"Software": None})
         pyplot.close(figure)
     write_whole(path, picture.getvalue())
 
@@ -56,9 +52,7 @@ def _promise(axes: Any, variants: Mapping[str, Any]) -> None:
     for row, variant in enumerate(variants.values()):
         recorded = variant["realised"]["SpecKV"]["overall"]["tokens_per_step_vs_fixed4"]
         predicted = axes.barh(row - 0.19, variant["predicted"]["improvement_pct"], 0.36, color=SKY)
-        real = axes.barh(
-            row + 0.19, recorded["pct"], 0.36, color=ORANGE, hatch="//", edgecolor="white", linewidth=0
-        )
+        real = axes.barh(row + 0.19, recorded["pct"], 0.36, color=ORANGE, hatch="//", edgecolor="white", linewidth=0)
         _whisker(axes, recorded, row + 0.19, horizontal=True)
         if row == 0:
             predicted.set_label("predicted by the policy's own model")

@@ -67,9 +67,7 @@ def importances(release: Release) -> dict[str, float]:
     """Gini importances of the release's forest, which classifies "more than half accepted" on all steps."""
     from sklearn.ensemble import RandomForestClassifier
 
-    forest = RandomForestClassifier(n_estimators=100, random_state=SEED).fit(
-        release.features, release.rates > 0.5
-    )
+    forest = RandomForestClassifier(n_estimators=100, random_state=SEED).fit(release.features, release.rates > 0.5)
     return {name: float(value) for name, value in zip(FEATURES, forest.feature_importances_, strict=True)}
 
 

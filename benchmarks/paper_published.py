@@ -82,9 +82,7 @@ def read_table(path: Path, columns: Mapping[str, type]) -> list[Row]:
                     try:
                         row[name] = kind(text if text is not None else "")
                     except ValueError:
-                        raise SpecKVError(
-                            f"{path}: line {number}: {name} is {text!r}, not {kind.__name__}"
-                        ) from None
+                        raise SpecKVError(f"{path}: line {number}: {name} is {text!r}, not {kind.__name__}") from None
                     if not row[name] if kind is str else not math.isfinite(row[name]):
                         raise SpecKVError(f"{path}: line {number}: {name} is {text!r}")
                 rows.append(row)

@@ -86,9 +86,7 @@ def _predictors(result: Result) -> Table:
 
 def _policies(result: Result) -> Table:
     table = Table("Table 1, expected tokens per step: here (published, difference)", ("", *POLICIES))
-    for here, published in zip(
-        result["table1"], result["published"]["paper_table1_policy_comparison"], strict=True
-    ):
+    for here, published in zip(result["table1"], result["published"]["paper_table1_policy_comparison"], strict=True):
         table.rows.append([here["compression"], *(_cell(here[name], published[name]) for name in POLICIES)])
     return table
 
@@ -96,9 +94,7 @@ def _policies(result: Result) -> Table:
 def _cells(result: Result) -> Table:
     names = ("Fixed-4", "SpecKV")
     table = Table("Table 2: here (published, difference)", ("", "task", *names, "improvement, %"))
-    for here, published in zip(
-        result["table2"], result["published"]["paper_table2_detailed_breakdown"], strict=True
-    ):
+    for here, published in zip(result["table2"], result["published"]["paper_table2_detailed_breakdown"], strict=True):
         figures = (_cell(here[name], published[name]) for name in names)
         gain = _cell(here["improvement_pct"], published["improvement_pct"], 1)
         table.rows.append([here["compression"], here["task"], *figures, gain])
@@ -106,22 +102,16 @@ def _cells(result: Result) -> Table:
 
 
 def _bootstrap(result: Result) -> Table:
-    table = Table(
-        "Bootstrap over test steps", ("", "mean", "95 % interval", "published mean", "published interval")
-    )
+    table = Table("Bootstrap over test steps", ("", "mean", "95 % interval", "published mean", "published interval"))
     for published in result["published"]["paper_confidence_intervals"]:
         here = result["bootstrap"]["intervals"][published["policy"]]
         interval = f"{here['lower']:.3f} … {here['upper']:.3f}"
         stated = f"{published['ci_lower']:.3f} … {published['ci_upper']:.3f}"
-        table.rows.append(
-            [published["policy"], f"{here['mean']:.3f}", interval, f"{published['mean']:.3f}", stated]
-        )
+        table.rows.append([published["policy"], f"{here['mean']:.3f}", interval, f"{published['mean']:.3f}", stated])
     paired, stated = result["bootstrap"]["paired"], result["published"]["paper_numbers"]["statistical_test"]
     interval = f"{paired['lower']:.3f} … {paired['upper']:.3f}, p = {paired['p_value']:.4f}"
     published_test = (f"{stated['mean_diff']:.3f}", f"p = {stated['p_value']:.4f}")
-    table.rows.append(
-        ["SpecKV-fast − Fixed-4", f"{paired['mean_difference']:.3f}", interval, *published_test]
-    )
+    table.rows.append(["SpecKV-fast − Fixed-4", f"{paired['mean_difference']:.3f}", interval, *published_test])
     return table
 
 

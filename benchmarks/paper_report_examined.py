@@ -58,14 +58,10 @@ def _pct(share: float) -> str:
 
 def _promise(result: Result) -> Table:
     header = ("", "steps", "correlation", "γ = 8", "predicted: Fixed-4", "SpecKV", "gain")
-    table = Table(
-        "Tokens per step, predicted and recorded", (*header, "recorded: Fixed-4 (n)", "SpecKV (n)", "gain")
-    )
+    table = Table("Tokens per step, predicted and recorded", (*header, "recorded: Fixed-4 (n)", "SpecKV (n)", "gain"))
     for name, variant in result["examination"]["variants"].items():
         predicted, recorded = variant["predicted"], variant["realised"]
-        counted = [
-            f"{recorded[p]['tokens_per_step']:.2f} ({recorded[p]['n']})" for p in ("Fixed-4", "SpecKV")
-        ]
+        counted = [f"{recorded[p]['tokens_per_step']:.2f} ({recorded[p]['n']})" for p in ("Fixed-4", "SpecKV")]
         table.rows.append(
             [
                 name,
@@ -104,9 +100,7 @@ def _fixed(result: Result) -> Table:
     header = ["", "n", "tokens per step", "against Fixed-4"]
     for compression in COMPRESSIONS:
         time = examination["step_ms"][compression]
-        header.append(
-            f"{compression}, tokens/s at {time['base_ms']:.1f} + {time['token_ms']:.1f} γ ms (measured)"
-        )
+        header.append(f"{compression}, tokens/s at {time['base_ms']:.1f} + {time['token_ms']:.1f} γ ms (measured)")
     table = Table("Fixed γ on all steps", header)
     for gamma in GAMMAS:
         recorded = examination["fixed"][f"Fixed-{gamma}"]
@@ -115,9 +109,7 @@ def _fixed(result: Result) -> Table:
             for compression, part in recorded["by_compression"].items()
         ]
         gain = f"{recorded['overall']['tokens_per_step_vs_fixed4']['pct']:+.1f} %"
-        table.rows.append(
-            [f"Fixed-{gamma}", str(recorded["n"]), f"{recorded['tokens_per_step']:.2f}", gain, *rates]
-        )
+        table.rows.append([f"Fixed-{gamma}", str(recorded["n"]), f"{recorded['tokens_per_step']:.2f}", gain, *rates])
     return table
 
 

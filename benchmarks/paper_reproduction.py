@@ -52,9 +52,7 @@ def reproduce(release: Release) -> dict[str, Any]:
         decisions[name] = decision_us(model, x[test][:1])
     fast = predicted_tokens(models["MLP-16"].fit(x, y), x[test])
     accurate = predicted_tokens(models["RF-100"].fit(x, y), x[test])
-    refitted = {
-        name: accuracy(y[test], np.clip(models[name].predict(x[test]), 0, 1)) for name in ("MLP-16", "RF-100")
-    }
+    refitted = {name: accuracy(y[test], np.clip(models[name].predict(x[test]), 0, 1)) for name in ("MLP-16", "RF-100")}
     expected = _expected(release, test, fast, accurate)
     means = {name: float(values.mean()) for name, values in expected.items()}
     return {
@@ -101,9 +99,7 @@ def _table1(compressions: NDArray[np.str_], expected: dict[str, Floats]) -> list
     rows: list[dict[str, Any]] = []
     for compression in (*COMPRESSIONS, "Overall"):
         mine = (compressions == compression) | (compression == "Overall")
-        rows.append(
-            {"compression": compression, **{name: float(v[mine].mean()) for name, v in expected.items()}}
-        )
+        rows.append({"compression": compression, **{name: float(v[mine].mean()) for name, v in expected.items()}})
     return rows
 
 

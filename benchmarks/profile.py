@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from speckv.benchmarks.lockstep import speculate
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.prompts import TASKS, Prompt
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, compression_level
-from speckv.benchmarks.lockstep import speculate
 from speckv.controller.policy import Round
 from speckv.controller.records import Journal, Row, check_rows, make_row, write_records
 from speckv.integrations.models import load_model, resolve

@@ -152,9 +152,7 @@ def scenarios(
             for name, cost in costs.items()
         }
     if missing := sorted(set(asked) - set(GAMMAS)):
-        raise SpecKVError(
-            f"--gammas {gammas}: the guide has no figure for γ {missing[0]}; give a rate by --alpha"
-        )
+        raise SpecKVError(f"--gammas {gammas}: the guide has no figure for γ {missing[0]}; give a rate by --alpha")
     chosen = {}
     for name, tokens in GUIDE_PRINTED.items():
         chosen[f"{name}, as printed"] = ({g: implied_alpha(tokens[g], g) for g in asked}, costs[name])
@@ -165,9 +163,7 @@ def scenarios(
 
 @app.command()
 def main_command(
-    alpha: Annotated[
-        list[float] | None, typer.Option(help="Acceptance rate of every token (repeatable).")
-    ] = None,
+    alpha: Annotated[list[float] | None, typer.Option(help="Acceptance rate of every token (repeatable).")] = None,
     gammas: Annotated[str | None, typer.Option(help="With commas; 1,2,4,8 when left out.")] = None,
     draft_ms: Annotated[float | None, typer.Option(help="One draft forward.")] = None,
     verify_ms: Annotated[float | None, typer.Option(help="One target forward over one row.")] = None,

@@ -68,9 +68,7 @@ Row = dict[str, Any]
 
 def make_row(outcome: Any, run: Row, step: int) -> Row:
     """The record of a finished round (``controller.policy.Round``) within ``run``'s constants."""
-    mean_entropy, mean_confidence, max_entropy, min_confidence = summarize(
-        outcome.entropies, outcome.confidences
-    )
+    mean_entropy, mean_confidence, max_entropy, min_confidence = summarize(outcome.entropies, outcome.confidences)
     return {
         **run,
         "step": step,

@@ -31,8 +31,7 @@ class Trained:
 def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
     """Features (n, 6) of whole rounds, and their acceptance rates (n,): the paper's training set."""
     features = [
-        [*(row[name] for name in SIGNAL_FEATURES), COMPRESSION_LEVELS[row["compression"]], row["gamma"]]
-        for row in rows
+        [*(row[name] for name in SIGNAL_FEATURES), COMPRESSION_LEVELS[row["compression"]], row["gamma"]] for row in rows
     ]
     rates = [row["acceptance_rate"] for row in rows]
     return np.array(features, dtype=np.float32), np.array(rates, dtype=np.float32)

@@ -119,7 +119,9 @@ def parse(content: bytes, source: str) -> Artefact:
 def _metadata(model: onnx.ModelProto, source: str) -> Metadata:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in entries:
-        raise SpecKVError(f"{source}: an ONNX file without speckv metadata, so no speckv controller; see `speckv train`")
+        raise SpecKVError(
+            f"{source}: an ONNX file without speckv metadata, so no speckv controller; see `speckv train`"
+        )
     try:
         metadata = msgspec.json.decode(entries[METADATA_KEY], type=Metadata)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -15,7 +15,19 @@ from speckv.export.pairing import GAMMAS, IR_VERSION, ML_OPSET, OPSET, SIGNALS, 
 HEAD_OPERATORS = frozenset(
     {
         ("", name)
-        for name in ("Add", "Cast", "Clip", "Concat", "Gather", "Identity", "MatMul", "Relu", "Reshape", "Sigmoid", "Sub")
+        for name in (
+            "Add",
+            "Cast",
+            "Clip",
+            "Concat",
+            "Gather",
+            "Identity",
+            "MatMul",
+            "Relu",
+            "Reshape",
+            "Sigmoid",
+            "Sub",
+        )
     }
     | {("ai.onnx.ml", name) for name in ("LinearRegressor", "Scaler", "TreeEnsembleRegressor")}
 )

@@ -24,7 +24,9 @@ def check_parity(heads: dict[str, Any], model: onnx.ModelProto, seed: int = 0) -
     signals = np.concatenate((usual, corners)).astype(np.float32)
     gammas = np.arange(0, 21, dtype=np.float32)
     rows = np.concatenate(
-        (np.repeat(signals, len(gammas), axis=0), np.tile(gammas, len(signals))[:, None]), axis=1, dtype=np.float32
+        (np.repeat(signals, len(gammas), axis=0), np.tile(gammas, len(signals))[:, None]),
+        axis=1,
+        dtype=np.float32,
     )
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     answers = dict(zip(heads, session.run(list(heads), {"signals": signals, "gammas": gammas}), strict=True))

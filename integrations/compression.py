@@ -18,8 +18,10 @@ def detect_level(config: Any) -> int:
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:
         return compression_level("fp16")
-    get = quantization.get if isinstance(quantization, dict) else lambda name, default=None: getattr(
-        quantization, name, default
+    get = (
+        quantization.get
+        if isinstance(quantization, dict)
+        else lambda name, default=None: getattr(quantization, name, default)
     )
     if get("load_in_8bit"):
         return compression_level("int8")
@@ -31,4 +33,6 @@ def detect_level(config: Any) -> int:
         return compression_level("nf4")
     if bits == 8 or "fp8" in method or "int8" in method:
         return compression_level("int8")
-    raise SpecKVError(f"quantization method {method or 'unknown'}: its bits cannot be read; say compression=int8 or nf4")
+    raise SpecKVError(
+        f"quantization method {method or 'unknown'}: its bits cannot be read; say compression=int8 or nf4"
+    )

@@ -19,5 +19,5 @@ settings.load_profile("speckv")
 
 @pytest.fixture(scope="session")
 def synthetic_rows() -> list[Row]:
-    """Step records of 32 prompts in which survival depends on confidence; see ``make_synthetic_rows``."""
-    return make_synthetic_rows(prompts=32)
+    """Step records of 24 prompts in which survival depends on confidence; see ``make_synthetic_rows``."""
+    return make_synthetic_rows(prompts=24)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,9 +43,7 @@ class World:
 
     def slower(self, draft: float = 1.0, verify: float = 1.0) -> World:
         """The same pair on a machine that takes so many times longer."""
-        return replace(
-            self, draft_ms=self.draft_ms * draft, verify_ms=lambda rows: self.verify_ms(rows) * verify
-        )
+        return replace(self, draft_ms=self.draft_ms * draft, verify_ms=lambda rows: self.verify_ms(rows) * verify)
 
 
 class Oracle:
@@ -63,9 +62,7 @@ class Oracle:
     ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         self.asked.append((tuple(signals), level, 0))
         expected = [sum(self.acceptance**count for count in range(1, gamma + 1)) for gamma in gammas]
-        return np.array(
-            [tokens / max(1, gamma) for tokens, gamma in zip(expected, gammas, strict=True)], "f4"
-        )
+        return np.array([tokens / max(1, gamma) for tokens, gamma in zip(expected, gammas, strict=True)], "f4")
 
 
 def drafts(policy: Policy, room: int, signals: Callable[[int], tuple[float, float]]) -> Round:
@@ -129,7 +126,7 @@ def make_synthetic_rows(prompts: int, steps: int = 8, seed: int = 0) -> list[Row
             "draft_dtype": "float32",
             "versions": "{}",
         }
-        ease = draws.uniform(0.5, 4.0)
+        ease = math.exp(draws.uniform(-1.0, 3.0))
         for step in range(steps):
             this = Round(position=10 + step, draft_ms=3.0 * gamma, verify_ms=50.0 + gamma)
             for _ in range(gamma):

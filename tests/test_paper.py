@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-from speckv.benchmarks import paper, paper_predictors  # noqa: E402
+from speckv.benchmarks import paper, paper_predictors
 from speckv.benchmarks.paper_data import GAMMAS, Release, read_release
 from speckv.benchmarks.paper_estimate import fit_step_times, own_throughput, realised
 from speckv.benchmarks.paper_published import COMPRESSIONS
@@ -22,9 +22,7 @@ from speckv.controller.errors import SpecKVError
 
 ROOT = Path(__file__).parents[1]
 FOLDER = os.environ.get("SPECKV_PAPER_DATA", "")
-needs_data = pytest.mark.skipif(
-    not FOLDER, reason="SPECKV_PAPER_DATA does not name the paper's released data"
-)
+needs_data = pytest.mark.skipif(not FOLDER, reason="SPECKV_PAPER_DATA does not name the paper's released data")
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +98,7 @@ def test_examination(result: dict[str, Any]) -> None:
         assert (time["base_ms"], time["token_ms"]) == pytest.approx((base, slope), abs=0.1)
         for gamma in GAMMAS:  # the fit must agree with the clock over whole runs
             rate = examination["fixed"][f"Fixed-{gamma}"]["by_compression"][compression]["tokens_per_s"]
-            assert rate == pytest.approx(
-                examination["measured_tokens_per_s"][compression][str(gamma)], rel=0.02
-            )
+            assert rate == pytest.approx(examination["measured_tokens_per_s"][compression][str(gamma)], rel=0.02)
     assert examination["facts"]["min_entropy_over_bound_in_bits"] > 0.999
     # A twin in the training set is worth more to a forest than to 16 units.
     assert examination["forest"]["split by prompt"]["corr"] < result["predictors"]["RF-100"]["corr"] - 0.15
@@ -141,7 +137,7 @@ def test_page_with_an_unknown_table() -> None:
 
 
 def small_release() -> Release:
-    """Two prompts, every γ once per prompt and compression; γ gives γ tokens in prompt 0 and 1 in prompt 1."""
+    """Two prompts, every γ once per prompt and compression; γ gives γ tokens in prompt 0, else 1."""
     rows = list(itertools.product(COMPRESSIONS, (0, 1), GAMMAS))
     features = np.zeros((len(rows), 6))
     features[:, 5] = [gamma for *_, gamma in rows]

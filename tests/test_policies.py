@@ -30,9 +30,7 @@ MAKERS: dict[str, Callable[[Oracle], Policy]] = {
     "tokens": lambda oracle: TokensPolicy(oracle, 1, gammas=(2, MAX_GAMMA)),
     "tokens of 2": lambda oracle: TokensPolicy(oracle, 1, gammas=(2,)),
     "throughput per token": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(30, 100), MAX_GAMMA),
-    "throughput per step": lambda oracle: ThroughputPolicy(
-        oracle, 1, CostModel(30, 100), MAX_GAMMA, per_token=False
-    ),
+    "throughput per step": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(30, 100), MAX_GAMMA, per_token=False),
     "throughput of 2": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(30, 100), max_gamma=2),
 }
 ANY_SIGNAL = st.one_of(st.floats(0, 12), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -183,9 +181,7 @@ def stepped(survival: float) -> ThroughputPolicy:
     """Verifying costs 100 ms for up to three rows, 200 for up to six, 400 for more; drafting 10 a token."""
     cost = CostModel(10, 100)
     for rows, verify in zip(range(1, 10), [100.0] * 3 + [200.0] * 3 + [400.0] * 3, strict=True):
-        cost.observe(
-            Round(0, [0.5] * (rows - 1), [0.5] * (rows - 1), draft_ms=10 * (rows - 1), verify_ms=verify)
-        )
+        cost.observe(Round(0, [0.5] * (rows - 1), [0.5] * (rows - 1), draft_ms=10 * (rows - 1), verify_ms=verify))
     return ThroughputPolicy(Says(survival), 0, cost)
 
 

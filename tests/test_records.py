@@ -94,9 +94,7 @@ def wrong_values(name: str) -> st.SearchStrategy[Any]:
     st.sampled_from(list(COLUMNS)).flatmap(lambda n: st.tuples(st.just(n), wrong_values(n))),
     st.integers(1, 3),
 )
-def test_one_wrong_value_in_any_column_is_refused_by_file_row_and_column(
-    wrong: tuple[str, Any], number: int
-) -> None:
+def test_one_wrong_value_in_any_column_is_refused_by_file_row_and_column(wrong: tuple[str, Any], number: int) -> None:
     name, value = wrong
     rows = [row(step) for step in range(3)]
     if value is MISSING:
@@ -225,9 +223,7 @@ def test_files_that_hold_no_records(tmp_path: Path) -> None:
         ("entropies", ["a", "b", "c"], "row 1: entropies is 'a', not list"),
     ],
 )
-def test_a_parquet_of_foreign_making_is_checked(
-    tmp_path: Path, name: str, values: list[Any], reason: str
-) -> None:
+def test_a_parquet_of_foreign_making_is_checked(tmp_path: Path, name: str, values: list[Any], reason: str) -> None:
     rows = [row(step) | {name: value} for step, value in enumerate(values)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "foreign.parquet")
     with pytest.raises(SpecKVError) as refusal:
@@ -248,9 +244,7 @@ def test_writing_refuses_bad_and_uneven_rows(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.parquet"
     write_records([row()], path)
     old = path.read_bytes()

@@ -15,6 +15,8 @@ from speckv.controller.policy import Round
 from speckv.controller.records import PAPER_COLUMNS, Row, make_row, read_records, write_records
 from speckv.controller.training import Trained, acceptance_data, digest, held_out, survival_data, train
 
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+
 
 @pytest.fixture(scope="module")
 def trained(synthetic_rows: list[Row]) -> Trained:
@@ -100,29 +102,28 @@ def test_both_heads_learn_and_say_how_well(trained: Trained, synthetic_rows: lis
 
 
 def test_rates_that_never_vary_correlate_with_nothing() -> None:
-    rows = [row(0, [0.1 * n] * 2, [0.9, 0.1 * n], n % 2, prompt_id=str(n % 5)) for n in range(1, 10)]
-    rows = [{name: one[name] for name in (*PAPER_COLUMNS, "prompt_id")} for one in rows]
-    metrics = [train(rows, seed).report["metrics"]["acceptance_rate"] for seed in range(4)]
-    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-    assert any(metric["test_corr"] == 0.0 for metric in metrics)
+    rows = [row(0, [0.1 * n] * 2, [0.9, 0.1 * n], 1, prompt_id=str(n)) for n in range(1, 10)]
+    metrics = train([{name: one[name] for name in PAPER_COLUMNS} for one in rows]).report["metrics"]
+    assert metrics["acceptance_rate"]["test_corr"] == 0.0
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_the_report_says_what_was_trained_on(trained: Trained, synthetic_rows: list[Row]) -> None:
     report = json.loads(json.dumps(trained.report))
-    assert (report["rows"], report["prompts"], report["seed"]) == (len(synthetic_rows), 32, 3)
+    assert (report["rows"], report["prompts"], report["seed"]) == (len(synthetic_rows), 24, 3)
     assert report["data_sha256"] == digest(synthetic_rows)
 
 
-def test_the_same_seed_gives_the_same_numbers(trained: Trained, synthetic_rows: list[Row]) -> None:
-    again, other = train(synthetic_rows, seed=3), train(synthetic_rows, seed=4)
+def test_the_same_seed_gives_the_same_numbers(synthetic_rows: list[Row]) -> None:
+    first, again, other = (train(synthetic_rows[:40], seed) for seed in (3, 3, 4))
     features, _ = acceptance_data(synthetic_rows)
     for predict in (
         lambda found: found.heads["acceptance_rate"].predict(features),
         lambda found: found.heads["survival"].predict_proba(features)[:, 1],
     ):
-        assert np.array_equal(predict(again), predict(trained))
-        assert not np.array_equal(predict(other), predict(trained))
-    assert again.report == trained.report
+        assert np.array_equal(predict(again), predict(first))
+        assert not np.array_equal(predict(other), predict(first))
+    assert again.report == first.report
 
 
 def test_the_papers_columns_alone_train_the_papers_head(synthetic_rows: list[Row]) -> None:

@@ -34,9 +34,7 @@ def test_every_fixed_gamma_and_random_ones(family: str, noise: float) -> None:
             assert torch.equal(reference, greedy(target, inputs, assistant_model=draft)), policy
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"mode": "step"}, {"objective": "tokens"}, {"max_gamma": 20}, {"gamma": 3}]
-)
+@pytest.mark.parametrize("settings", [{}, {"mode": "step"}, {"objective": "tokens"}, {"max_gamma": 20}, {"gamma": 3}])
 def test_the_policies_of_attach(settings: dict[str, Any]) -> None:
     target, draft = tiny_pair(noise=0.05)
     attach(target, draft, **settings)
@@ -111,9 +109,7 @@ def test_stopping_criteria_end_within_a_round() -> None:
     target, draft = tiny_pair(noise=0.05)
     reference = greedy(target, PROMPTS[1])
     attach_policy(target, draft, FixedPolicy(4))
-    stopped = greedy(
-        target, PROMPTS[1], assistant_model=draft, stopping_criteria=StoppingCriteriaList([StopAt(20)])
-    )
+    stopped = greedy(target, PROMPTS[1], assistant_model=draft, stopping_criteria=StoppingCriteriaList([StopAt(20)]))
     # transformers asks the criteria once per round, whoever drafts: at most γ tokens later than without.
     assert 20 <= stopped.shape[1] <= 24
     assert torch.equal(reference[:, : stopped.shape[1]], stopped)
@@ -126,9 +122,7 @@ def test_one_tokenizer_padded_to_two_sizes(sizes: tuple[int, int]) -> None:
     attach_policy(target, draft, RandomPolicy(0), same_tokenizer=True)
     for inputs in PROMPTS:
         for extra in ({}, {"repetition_penalty": 1.2}):
-            assert torch.equal(
-                greedy(target, inputs, **extra), greedy(target, inputs, assistant_model=draft, **extra)
-            )
+            assert torch.equal(greedy(target, inputs, **extra), greedy(target, inputs, assistant_model=draft, **extra))
         torch.manual_seed(0)
         sampled = greedy(target, inputs, assistant_model=draft, do_sample=True, top_k=50)
         assert sampled.max() < sizes[0]

@@ -79,9 +79,7 @@ def test_another_targets_calls_are_untouched(pair: tuple[Any, Any]) -> None:
     assert rounds == []
 
 
-def test_universal_assisted_generation_is_delegated(
-    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_universal_assisted_generation_is_delegated(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     target, draft = pair
     attach_policy(target, draft, FixedPolicy(4))
     seen: list[Any] = []
@@ -184,9 +182,7 @@ def test_save_pretrained_and_load(pair: tuple[Any, Any], tmp_path: Path) -> None
     assert torch.equal(greedy(target, INPUTS), greedy(loaded, INPUTS))
 
 
-def test_a_pickle_is_not_attached_and_says_so(
-    pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pickle_is_not_attached_and_says_so(pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture) -> None:
     target, draft = pair
     bare = len(pickle.dumps(target))
     attach(target, draft)
@@ -212,9 +208,7 @@ def test_pipeline(pair: tuple[Any, Any]) -> None:
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(256)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0")
-    generate = transformers.pipeline(
-        "text-generation", model=target, tokenizer=tokenizer, assistant_model=draft
-    )
+    generate = transformers.pipeline("text-generation", model=target, tokenizer=tokenizer, assistant_model=draft)
     generate.assistant_model = draft
     text = "w5 w9 w77"
     settings = {"max_new_tokens": 20, "do_sample": False, "return_full_text": False}
@@ -230,7 +224,7 @@ def test_batches_are_refused(pair: tuple[Any, Any]) -> None:
     target, draft = pair
     attach(target, draft)
     two = {name: value.repeat(2, 1) for name, value in INPUTS.items()}
-    with pytest.raises(SpecKVError, match="batch of 2 prompts: .* once per prompt"):
+    with pytest.raises(SpecKVError, match=r"batch of 2 prompts: .* once per prompt"):
         greedy(target, two, assistant_model=draft)
 
 
@@ -239,7 +233,7 @@ def test_the_lossy_ensemble_is_refused(pair: tuple[Any, Any]) -> None:
     if not hasattr(target.generation_config, "assistant_ensemble_weight"):
         pytest.skip("this transformers has no assistant_ensemble_weight")
     attach(target, draft)
-    with pytest.raises(SpecKVError, match="assistant_ensemble_weight .* lossless"):
+    with pytest.raises(SpecKVError, match=r"assistant_ensemble_weight .* lossless"):
         greedy(target, INPUTS, assistant_model=draft, assistant_ensemble_weight=0.5)
 
 
@@ -280,9 +274,7 @@ def test_a_changed_transformers_is_refused(pair: tuple[Any, Any], monkeypatch: p
     def renamed(self: Any, generation_config: Any, ids: Any) -> None: ...
 
     monkeypatch.setattr(compatibility.GenerationMixin, "_get_candidate_generator", renamed)
-    with pytest.raises(
-        SpecKVError, match=r"no longer takes .*input_ids.*nothing was attached; versions that work"
-    ):
+    with pytest.raises(SpecKVError, match=r"no longer takes .*input_ids.*nothing was attached; versions that work"):
         attach(target, draft)
     monkeypatch.delattr(compatibility.GenerationMixin, "_get_candidate_generator")
     with pytest.raises(SpecKVError, match="_get_candidate_generator is gone"):
@@ -308,9 +300,7 @@ def test_arguments_of_attach_are_checked(pair: tuple[Any, Any], tmp_path: Path) 
         assert "_speckv" not in pair[0].__dict__
 
 
-def test_nan_signals_fall_back_and_stay_lossless(
-    pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nan_signals_fall_back_and_stay_lossless(pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture) -> None:
     target, draft = pair
     reference = greedy(target, INPUTS)
     with torch.no_grad():

@@ -58,9 +58,7 @@ def prompt(length: int = 12, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def greedy(model: Any, inputs: Any, tokens: int = 40, **more: Any) -> Any:
-    return model.generate(
-        **inputs, **{"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0, **more}
-    )
+    return model.generate(**inputs, **{"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0, **more})
 
 
 class RandomPolicy(Policy):

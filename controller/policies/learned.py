@@ -54,8 +54,6 @@ class LearnedPolicy(Policy):
         if math.isfinite(signals[0]) and math.isfinite(signals[1]):
             return True
         if not self.fallbacks:
-            logger.warning(
-                "speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma
-            )
+            logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)
         self.fallbacks += 1
         return False

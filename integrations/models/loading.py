@@ -84,9 +84,7 @@ def quantization(compression: str) -> dict[str, Any]:
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "dtype": torch.bfloat16}
     if compression == "nf4":
-        config = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
         return {"quantization_config": config, "dtype": torch.bfloat16}
     raise SpecKVError(f"{compression}: no such compression; known are {', '.join(COMPRESSIONS)}")
 

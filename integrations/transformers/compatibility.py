@@ -21,8 +21,17 @@ RELIED_ON: tuple[tuple[Any, str, frozenset[str]], ...] = (
         GenerationMixin,
         "_get_candidate_generator",
         frozenset(
-            "self generation_config input_ids inputs_tensor logits_processor model_kwargs assistant_model "
-            "target_tokenizer assistant_tokenizer".split()
+            [
+                "self",
+                "generation_config",
+                "input_ids",
+                "inputs_tensor",
+                "logits_processor",
+                "model_kwargs",
+                "assistant_model",
+                "target_tokenizer",
+                "assistant_tokenizer",
+            ]
         ),
     ),
     (
@@ -36,7 +45,11 @@ RELIED_ON: tuple[tuple[Any, str, frozenset[str]], ...] = (
         frozenset({"self", "input_ids", "next_sequence_length", "past_key_values", "is_first_iteration"}),
     ),
     (CandidateGenerator, "get_candidates", frozenset({"self", "input_ids"})),
-    (CandidateGenerator, "update_candidate_strategy", frozenset({"self", "input_ids", "scores", "num_matches"})),
+    (
+        CandidateGenerator,
+        "update_candidate_strategy",
+        frozenset({"self", "input_ids", "scores", "num_matches"}),
+    ),
     (transformers.DynamicCache, "crop", frozenset({"self"})),
     (transformers.DynamicCache, "activate_past_recording", frozenset({"self"})),
 )

@@ -109,7 +109,10 @@ def _ours(target: PreTrainedModel, assistant: PreTrainedModel | None, generation
 
 
 def _validate_generation_mode(
-    self: PreTrainedModel, generation_mode: Any, generation_config: Any, generation_mode_kwargs: dict[str, Any]
+    self: PreTrainedModel,
+    generation_mode: Any,
+    generation_config: Any,
+    generation_mode_kwargs: dict[str, Any],
 ) -> None:
     """The stock check, except that the attached draft may pad the same vocabulary to another size.
 

@@ -1,0 +1,133 @@
+"""Sampling through the hook has the target's own distribution, and the test would notice if it had not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+from transformers_helpers import RandomPolicy, tiny
+
+from speckv.controller.policy import Policy
+from speckv.integrations.transformers import attach, attach_policy, stats
+from speckv.integrations.transformers.candidates import AdaptiveCandidateGenerator
+
+VOCABULARY = 12
+SAMPLES = 20_000
+SIGNIFICANCE = 1e-3
+CALL = 500
+
+
+def markov(seed: int, sharpness: float) -> Any:
+    """A tiny model whose next token depends on the last one only (its attention adds nothing).
+
+    So one long generation holds thousands of draws from VOCABULARY known distributions, and a short chain of calls
+    gives the 20,000 samples that separate calls would take an hour for.
+    """
+    model = tiny(
+        seed=seed,
+        vocab_size=VOCABULARY,
+        num_hidden_layers=1,
+        max_position_embeddings=2 * CALL,
+        tie_word_embeddings=False,
+    )
+    with torch.no_grad():
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        model.model.embed_tokens.weight.normal_(0, 1, generator=torch.Generator().manual_seed(seed))
+        model.lm_head.weight.normal_(0, sharpness, generator=torch.Generator().manual_seed(seed + 1))
+    return model
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Any, Any]:
+    target, draft = markov(0, 0.35), markov(0, 0.35)
+    with torch.no_grad():  # related to the target, with another distribution everywhere
+        noise = torch.randn(draft.lm_head.weight.shape, generator=torch.Generator().manual_seed(9))
+        draft.lm_head.weight.add_(noise, alpha=0.2)
+    return target, draft
+
+
+class EntropyPolicy(RandomPolicy):
+    """Random γ, and a stop after tokens of high entropy: the decision depends on what was sampled."""
+
+    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
+        return super().more(entropies, confidences) and entropies[-1] < 1.8
+
+
+WARPERS = [{"temperature": 0.8, "top_k": 8}, {"temperature": 1.0, "top_k": 0}]
+
+
+def probabilities(target: Any, warpers: dict[str, Any]) -> Any:
+    """The exact next-token distribution (V, V) after every token, warped as generate() does."""
+    with torch.no_grad():
+        logits = target(torch.arange(VOCABULARY)[:, None]).logits[:, -1].double() / warpers["temperature"]
+    if warpers["top_k"]:
+        smallest = logits.topk(warpers["top_k"]).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -math.inf)
+    return logits.softmax(-1).numpy()
+
+
+def p_value(target: Any, draft: Any, warpers: dict[str, Any], samples: int = SAMPLES) -> float:
+    """Chi-square p-value of ``samples`` drawn transitions against the exact ones."""
+    expected = probabilities(target, warpers)
+    counts = np.zeros((VOCABULARY, VOCABULARY))
+    torch.manual_seed(0)
+    for number in range(samples // CALL):
+        start = torch.tensor([[number % VOCABULARY]])
+        output = target.generate(
+            start,
+            attention_mask=torch.ones_like(start),
+            assistant_model=draft,
+            do_sample=True,
+            max_new_tokens=CALL,
+            pad_token_id=0,
+            **warpers,
+        )[0].tolist()
+        np.add.at(counts, (output[:-1], output[1:]), 1)
+    assert counts.sum() == samples
+    assert counts[expected == 0].sum() == 0
+    wanted = expected * counts.sum(1, keepdims=True)
+    used = wanted > 5
+    statistic = ((counts - wanted)[used] ** 2 / wanted[used]).sum()
+    freedom = used.sum() - used.any(1).sum()
+    return float(scipy_stats.chi2.sf(statistic, freedom))
+
+
+@pytest.mark.parametrize("warpers", WARPERS, ids=["warped", "plain"])
+def test_distribution_is_the_targets(pair: tuple[Any, Any], warpers: dict[str, Any]) -> None:
+    target, draft = pair
+    attach_policy(target, draft, EntropyPolicy(0))
+    assert p_value(target, draft, warpers) > SIGNIFICANCE
+    assert 0.3 < stats(target).acceptance_rate < 0.95
+
+
+def test_distribution_with_the_shipped_controller(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    attach(target, draft, objective="tokens")  # by throughput it would rightly not draft: the draft costs as much
+    assert p_value(target, draft, WARPERS[0], SAMPLES // 2) > SIGNIFICANCE
+    assert stats(target).drafted > 5_000
+
+
+class DropsByIdentity(AdaptiveCandidateGenerator):
+    """The mistake to be caught: a drafted token is thrown away because of which token it is."""
+
+    def get_candidates(self, input_ids: Any, **kwargs: Any) -> Any:
+        candidates, rows = super().get_candidates(input_ids, **kwargs)
+        if rows is not None and candidates[0, -1] % 2 == 0:
+            candidates, rows = candidates[:, :-1], rows[:, :-1]
+            rows = rows if rows.shape[1] else None
+        return candidates, rows
+
+
+def test_the_test_catches_a_token_dropped_by_its_identity(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, draft = pair
+    policy: Policy = EntropyPolicy(0)
+    attach_policy(target, draft, policy)
+    monkeypatch.setattr("speckv.integrations.transformers.hook.AdaptiveCandidateGenerator", DropsByIdentity)
+    assert p_value(target, draft, WARPERS[0]) < 1e-6
