@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from speckv.controller.policy import Round
-from speckv.integrations.signals import pack
+from speckv.integrations.signals import pack, unpack
 
 
 class MaskedCache:
@@ -122,7 +122,7 @@ def _draft(
     pending: Sequence[int],
     active: Sequence[int],
     gamma: int,
-) -> tuple[Tensor, list[list[list[float]]]]:
+) -> tuple[Tensor, list[list[tuple[int, float, float]]]]:
     """Drafted ids (B, ``gamma``) and, per row, ``gamma`` triples (token, entropy, confidence)."""
     device = model.mask.device
     tokens = torch.tensor([sequence[-widest:] for sequence in sequences], device=device)
@@ -139,14 +139,15 @@ def _draft(
         valid = torch.ones_like(tokens)
         positions = lengths + step
     fetched = torch.stack(packed, dim=1)
-    return fetched[..., 0].long(), fetched.tolist()
+    signals = [[unpack(token) for token in row] for row in fetched.tolist()]
+    return fetched[..., 0].long(), signals
 
 
 def _outcome(
     position: int,
     drafted: list[int],
     choices: list[int],
-    signals: list[list[float]],
+    signals: list[tuple[int, float, float]],
     accepted: int,
     eos: frozenset[int],
 ) -> tuple[Round, list[int], bool]:

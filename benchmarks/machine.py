@@ -36,9 +36,8 @@ def machine() -> dict[str, str | int]:
     name, flags = platform.processor(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1)) for line in info.read_text().splitlines() if ":" in line
-        )
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in lines}
         name = fields.get("model name", name)
         flags = fields.get("flags", "")
     formats = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags.split()]

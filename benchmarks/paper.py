@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.files import write_whole
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.paper_data import Release, read_release
 from speckv.controller.errors import SpecKVError
+from speckv.controller.files import write_whole
 
 VARIABLE = "SPECKV_PAPER_DATA"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.files import write_whole
 from speckv.benchmarks.paper_published import COMPRESSIONS
 from speckv.controller.errors import SpecKVError
+from speckv.controller.files import write_whole
 
 # Okabe and Ito's palette, told apart with any colour vision.
 GREY, ORANGE, SKY, GREEN, BLUE, VERMILION = "#999999", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.files import write_whole
 from speckv.controller.errors import SpecKVError
+from speckv.controller.files import write_whole
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -18,6 +18,9 @@ WINDOW = 24
 """Timings remembered per quantity. Their median is the estimate: half of them may be outliers, and a change
 of the machine's load is believed after half a window."""
 
+LIFE = 128
+"""Rounds after which a timing counts only where fewer than three younger ones are known."""
+
 
 class CostModel:
     """Time of one step with γ drafted tokens: t(γ) = γ · draft + verify(γ + 1 rows), in milliseconds.
@@ -31,7 +34,8 @@ class CostModel:
         self._verify_guess = verify_ms
         self._row_guess = ROW_SHARE * verify_ms if row_ms is None else row_ms
         self._drafts: deque[float] = deque(maxlen=WINDOW)
-        self._verifies: dict[int, deque[float]] = {}
+        self._verifies: dict[int, deque[tuple[int, float]]] = {}
+        self._rounds = 0
         self._table: list[float] = []
 
     @classmethod
@@ -63,11 +67,12 @@ class CostModel:
 
     def observe(self, outcome: Round) -> None:
         """Learn from a finished round's times, except those that hold a prefill."""
+        self._rounds += 1
         if outcome.drafted and not outcome.draft_prefill:
             self._drafts.append(outcome.draft_ms / outcome.drafted)
         if not outcome.verify_prefill and outcome.verify_ms > 0:
             rows = outcome.drafted + 1
-            self._verifies.setdefault(rows, deque(maxlen=WINDOW)).append(outcome.verify_ms)
+            self._verifies.setdefault(rows, deque(maxlen=WINDOW)).append((self._rounds, outcome.verify_ms))
             self._table.clear()
 
     def _guess(self, rows: int) -> float:
@@ -78,7 +83,13 @@ class CostModel:
         if not self._verifies:
             return 1.0
         rows = min(self._verifies)
-        return median(self._verifies[rows]) / self._guess(rows)
+        return self._slowness(rows)
+
+    def _slowness(self, rows: int) -> float:
+        """How many times longer than guessed a verify of ``rows``, which was timed, takes."""
+        timings = list(self._verifies[rows])
+        young = [ms for at, ms in timings if at > self._rounds - LIFE]
+        return median(young if len(young) >= 3 else [ms for _, ms in timings[-3:]]) / self._guess(rows)
 
     def _extend(self) -> None:
         rows = len(self._table) + 1
@@ -91,6 +102,6 @@ class CostModel:
             return 1.0
         below = max((n for n in known if n <= rows), default=known[0])
         above = min((n for n in known if n >= rows), default=known[-1])
-        low, high = (median(self._verifies[n]) / self._guess(n) for n in (below, above))
+        low, high = self._slowness(below), self._slowness(above)
         share = (rows - below) / (above - below) if above != below else 0.0
         return low + share * (high - low)

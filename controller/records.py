@@ -97,7 +97,7 @@ def problem(row: Row) -> str | None:
         value = row[name]
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             return f"{name} is {value!r}, not {kind.__name__}"
-        for number in value if kind is list else (value,) if kind is not str else ():
+        for number in value if isinstance(value, list) else [] if kind is str else [value]:
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
                 return f"{name}: {number!r} is not a finite number"
             low, high = RANGES.get(name, (-math.inf, math.inf))

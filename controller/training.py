@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,16 @@ from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SIGNAL_FEAT
 from speckv.controller.records import Row, as_stored
 
 Array = NDArray[np.float32]
-HIDDEN = 16
 TEST_SHARE = 0.2
+ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlp16": ("neural_network.MLPRegressor", {"hidden_layer_sizes": (16,), "max_iter": 500}),
+    "mlp32": ("neural_network.MLPRegressor", {"hidden_layer_sizes": (32,), "max_iter": 500}),
+    "ridge": ("linear_model.Ridge", {"alpha": 1.0}),
+    "rf10": ("ensemble.RandomForestRegressor", {"n_estimators": 10, "max_depth": 8}),
+    "rf100": ("ensemble.RandomForestRegressor", {"n_estimators": 100}),
+}
+"""The paper's predictors, any of which can be the acceptance head: scikit-learn's class and its settings."""
+SURVIVAL = ("neural_network.MLPClassifier", ESTIMATORS["mlp16"][1])
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
     return np.array(features, dtype=np.float32), np.array(rates, dtype=np.float32)
 
 
-def survival_data(rows: Sequence[Row]) -> tuple[Array, Array, list[str]]:
+def survival_data(rows: Sequence[Row]) -> tuple[Array, NDArray[np.int64], list[str]]:
     """One example per prefix of every round: features (n, 6), whether a next token survived (n,), the prompt.
 
     The prefix of i ≥ 1 tokens has its own signals and γ = i; its label is accepted > i. The empty prefix
@@ -80,18 +89,19 @@ def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
     return np.array([group in test for group in groups])
 
 
-def train(rows: Sequence[Row], seed: int = 0) -> Trained:
+def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Trained:
     """Fit both heads, judge them on held-out prompts, then fit again on everything.
 
-    The acceptance head alone is fitted unless every record has per-token signals and a prompt id.
+    ``estimator`` is the acceptance head's, one of ESTIMATORS. That head alone is fitted unless every record has
+    per-token signals and a prompt id. Raises SpecKVError for another estimator or too few prompts.
     """
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
-    settings = {"hidden_layer_sizes": (HIDDEN,), "max_iter": 500, "random_state": seed}
+    if estimator not in ESTIMATORS:
+        raise SpecKVError(f"estimator {estimator}: must be one of {', '.join(ESTIMATORS)}")
+    regressor = ESTIMATORS[estimator]
     features, rates = acceptance_data(rows)
     groups = [row.get("prompt_id", str(number)) for number, row in enumerate(rows)]
     test = held_out(groups, seed)
-    judged = _scaled(MLPRegressor(**settings)).fit(features[~test], rates[~test])
+    judged = make_model(*regressor, seed).fit(features[~test], rates[~test])
     predicted = np.clip(judged.predict(features[test]), 0, 1)
     metrics: dict[str, Any] = {
         "acceptance_rate": {
@@ -99,20 +109,21 @@ def train(rows: Sequence[Row], seed: int = 0) -> Trained:
             "test_corr": _correlation(predicted, rates[test]),
         }
     }
-    heads = {"acceptance_rate": _scaled(MLPRegressor(**settings)).fit(features, rates)}
+    heads = {"acceptance_rate": make_model(*regressor, seed).fit(features, rates)}
     if all({"entropies", "confidences", "prompt_id"} <= row.keys() for row in rows):
         prefixes, survived, owners = survival_data(rows)
         unseen = held_out(owners, seed)
         if any(len(np.unique(survived[part])) < 2 for part in (unseen, ~unseen)):
             raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; profile more")
-        classifier = _scaled(MLPClassifier(**settings)).fit(prefixes[~unseen], survived[~unseen])
+        classifier = make_model(*SURVIVAL, seed).fit(prefixes[~unseen], survived[~unseen])
         judged_survival = classifier.predict_proba(prefixes[unseen])[:, 1]
         metrics["survival"] = _survival_metrics(judged_survival, survived[unseen])
-        heads["survival"] = _scaled(MLPClassifier(**settings)).fit(prefixes, survived)
+        heads["survival"] = make_model(*SURVIVAL, seed).fit(prefixes, survived)
     report = {
         "rows": len(rows),
         "prompts": len(set(groups)),
         "seed": seed,
+        "estimator": estimator,
         "split": f"{TEST_SHARE:.0%} of the prompts held out for the metrics; refitted on all",
         "data_sha256": digest(rows),
         "features": list(FEATURES),
@@ -129,11 +140,15 @@ def digest(rows: Sequence[Row]) -> str:
     return state.hexdigest()
 
 
-def _scaled(model: Any) -> Any:
+def make_model(kind: str, settings: Mapping[str, Any], seed: int) -> Any:
+    """An unfitted scikit-learn model; a network gets standardised features, which the others can do without."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), model)
+    module, _, name = kind.rpartition(".")
+    constructor = getattr(importlib.import_module(f"sklearn.{module}"), name)
+    model = constructor(**settings, random_state=seed)
+    return make_pipeline(StandardScaler(), model) if module == "neural_network" else model
 
 
 def _correlation(predicted: NDArray[np.floating[Any]], rates: Array) -> float:

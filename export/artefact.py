@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,17 @@ import onnx
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, FEATURES
-from speckv.export.inspection import refuse_unless_ours
+from speckv.controller.files import write_whole
+from speckv.export.files import brief, read_bounded
+from speckv.export.graph import METADATA_KEY, assemble, serialized
+from speckv.export.heads import Head
+from speckv.export.inspection import parse_model, read_heads
+from speckv.export.pickles import refuse_pickle
 
 SCHEMA_VERSION = 1
-METADATA_KEY = "speckv"
-MAX_BYTES = 32 << 20
+MAX_BYTES = 8 << 20
+"""The paper's forest of 100 trees has 6 MB; to look into 8 MiB of forest takes 200 MB."""
+MAX_GAMMA = 64
 HEADS = ("acceptance_rate", "survival")
 UNITS = {
     "mean_draft_entropy": "nats",
@@ -44,21 +49,24 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artefact:
-    """A checked controller file."""
+    """A checked controller; ``content`` is its file, ``source`` where it came from."""
 
-    model: onnx.ModelProto
+    heads: Mapping[str, Head]
     metadata: Metadata
-    sha256: str
+    content: bytes
     source: str
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
     def head(self, name: str) -> bytes:
-        """The serialised sub-model that computes only the head ``name``."""
-        if name not in self.metadata.heads:
-            raise SpecKVError(f"{self.source}: has no {name} head, only {', '.join(self.metadata.heads)}")
-        alone = onnx.utils.Extractor(self.model).extract_model(["signals", "gammas"], [name])
-        return bytes(alone.SerializeToString())
+        """A serialised model that computes only the head ``name``."""
+        if name not in self.heads:
+            raise SpecKVError(f"{self.source}: has no {name} head, only {', '.join(self.heads)}")
+        return serialized(assemble({name: self.heads[name]}))
 
 
 def library_versions(*packages: str) -> dict[str, str]:
@@ -66,77 +74,78 @@ def library_versions(*packages: str) -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in packages}
 
 
-def write_artefact(model: onnx.ModelProto, metadata: Metadata, path: Path) -> str:
-    """Write ``model`` with ``metadata`` to ``path`` under a temporary name first; returns the file's sha256."""
+def make_artefact(model: onnx.ModelProto, metadata: Metadata, source: str) -> Artefact:
+    """``model`` with ``metadata``, checked as a file would be; ``source`` names it in errors."""
     complete = onnx.ModelProto()
     complete.CopyFrom(model)
     del complete.metadata_props[:]
-    entry = complete.metadata_props.add()
-    entry.key = METADATA_KEY
-    entry.value = msgspec.json.encode(metadata, order="sorted").decode()
-    content = complete.SerializeToString(deterministic=True)
-    parse(content, str(path))  # what would be refused on reading is not written
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".writing")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
+    complete.metadata_props.add(key=METADATA_KEY, value=_text(metadata))
+    return parse(serialized(complete), source)
+
+
+def write_artefact(model: onnx.ModelProto, metadata: Metadata, path: Path) -> str:
+    """Write ``model`` with ``metadata`` to ``path`` under a temporary name first; returns the file's sha256.
+
+    What would be refused on reading is not written. The same model and metadata make the same bytes.
+    """
+    artefact = make_artefact(model, metadata, str(path))
+    write_whole(path, artefact.content)
+    return artefact.sha256
 
 
 def read_artefact(path: Path) -> Artefact:
     """Read and check the artefact at ``path``; raises SpecKVError with one line when anything is not as it must be."""
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise SpecKVError(f"{path}: not a file; give the path of an .onnx made by `speckv train`")
-        if size > MAX_BYTES:
-            raise SpecKVError(f"{path}: {size} bytes, more than the {MAX_BYTES} a controller may have")
-        content = path.read_bytes()
-    except OSError as error:
-        raise SpecKVError(f"{path}: cannot be read ({error.strerror}); `speckv train` makes one") from None
-    return parse(content, str(path))
+    return parse(read_bounded(path, MAX_BYTES), str(path))
 
 
 def parse(content: bytes, source: str) -> Artefact:
     """Check ``content`` as :func:`read_artefact` does; ``source`` names it in errors."""
-    if content[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise SpecKVError(f"{source}: a pickle, which could run any code when loaded; only .onnx artefacts are read")
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(content)
-    except Exception:  # protobuf's DecodeError is not exported where its versions agree
-        raise SpecKVError(f"{source}: not an ONNX file, or a damaged one; make it again") from None
-    metadata = _metadata(model, source)
-    refuse_unless_ours(model, metadata.heads, source)
-    return Artefact(model, metadata, hashlib.sha256(content).hexdigest(), source)
-
-
-def _metadata(model: onnx.ModelProto, source: str) -> Metadata:
-    entries = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in entries:
+    if len(content) > MAX_BYTES:
         raise SpecKVError(
-            f"{source}: an ONNX file without speckv metadata, so no speckv controller; see `speckv train`"
+            f"{source}: {len(content)} bytes, more than the {MAX_BYTES} of a controller; use a smaller model"
         )
+    refuse_pickle(content, source)
+    model = parse_model(content, source)
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    if text is None:
+        raise SpecKVError(f"{source}: an ONNX file without speckv metadata, so no controller; see `speckv train`")
+    metadata = _metadata(text, source)
+    return Artefact(read_heads(model, metadata.heads, text, source), metadata, content, source)
+
+
+def _text(metadata: Metadata) -> str:
+    return msgspec.json.encode(metadata, order="sorted").decode()
+
+
+def _metadata(text: str, source: str) -> Metadata:
     try:
-        metadata = msgspec.json.decode(entries[METADATA_KEY], type=Metadata)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SpecKVError(f"{source}: its metadata is damaged ({error}); make it again") from None
+        metadata = msgspec.json.decode(text, type=Metadata)
+        plain = _text(metadata) == text
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise SpecKVError(f"{source}: its metadata is damaged ({brief(error)}); make it again") from None
     if metadata.schema_version != SCHEMA_VERSION:
         raise SpecKVError(
             f"{source}: schema version {metadata.schema_version}, and this speckv reads {SCHEMA_VERSION}; "
             "make the artefact again or install the speckv it was made with"
         )
-    if metadata.features != list(FEATURES):
-        raise SpecKVError(f"{source}: features {metadata.features} are not {list(FEATURES)} in this order")
-    if metadata.compression_levels != COMPRESSION_LEVELS:
-        raise SpecKVError(f"{source}: compression levels {metadata.compression_levels} are not {COMPRESSION_LEVELS}")
-    if not metadata.heads or len(set(metadata.heads)) != len(metadata.heads) or set(metadata.heads) - set(HEADS):
-        raise SpecKVError(f"{source}: heads {metadata.heads} are not some of {list(HEADS)}")
-    if not metadata.gammas or not all(0 < gamma <= 64 for gamma in metadata.gammas):
-        raise SpecKVError(f"{source}: candidate gammas {metadata.gammas} are not all within 1 … 64")
+    if not plain:  # a key given twice, say, of which another reader might take the other
+        raise SpecKVError(f"{source}: its metadata is not written as `speckv train` writes it; make it again")
+    if why := _problem(metadata):
+        raise SpecKVError(f"{source}: {why}; make it again")
     return metadata
+
+
+def _problem(metadata: Metadata) -> str | None:
+    """Why a controller cannot be used as its metadata describes it, or None."""
+    if metadata.features != list(FEATURES):
+        return f"features {brief(metadata.features)} are not {', '.join(FEATURES)} in this order"
+    if metadata.units != UNITS:
+        return f"units {brief(metadata.units)} are not {UNITS}"
+    if metadata.compression_levels != COMPRESSION_LEVELS:
+        return f"compression levels {brief(metadata.compression_levels)} are not {COMPRESSION_LEVELS}"
+    heads, gammas = metadata.heads, metadata.gammas
+    if "acceptance_rate" not in heads or len(set(heads)) != len(heads) or set(heads) - set(HEADS):
+        return f"heads {brief(heads)} are not {HEADS[0]}, alone or with {HEADS[1]}"
+    if not gammas or gammas != sorted(set(gammas)) or not 1 <= gammas[0] <= gammas[-1] <= MAX_GAMMA:
+        return f"candidate gammas {brief(gammas)} are not ascending within 1 … {MAX_GAMMA}"
+    return None

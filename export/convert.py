@@ -1,60 +1,49 @@
-"""Turn fitted scikit-learn heads into one ONNX graph that answers for a batch and several γ in one call."""
+"""From fitted scikit-learn models to a controller's graph, by way of skl2onnx."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper
+from onnx import numpy_helper
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 
-from speckv.controller.features import FEATURES
-from speckv.export.pairing import IR_VERSION, ML_OPSET, OPSET, ROWS, SHAPE, pairing_graph
+from speckv.controller.errors import SpecKVError
+from speckv.export.graph import assemble
+from speckv.export.heads import INPUTS, Head, read_head
+from speckv.export.pairing import ML_OPSET, OPSET, ROWS
 
 
-def to_onnx(heads: dict[str, Any]) -> onnx.ModelProto:
-    """One model with inputs ``signals`` (N, 5) and ``gammas`` (K,) and an output (N, K) per head, all float32.
+def to_onnx(heads: Mapping[str, Any]) -> onnx.ModelProto:
+    """The graph (see ``graph.assemble``) of fitted estimators by head, each alone or in a pipeline after a scaler.
 
-    ``signals`` are the features but γ; every row is paired with every γ inside the graph. A regressor's output is
-    clipped to 0 … 1, a classifier's is the probability of class 1.
+    A regressor's answer is clipped to 0 … 1, a classifier's is the probability of class 1. Raises SpecKVError for
+    what is neither a network with one hidden ReLU layer, a linear model nor a forest.
     """
-    pairing = pairing_graph()
-    nodes = list(pairing.node)
-    constants = list(pairing.initializer)
-    for name, estimator in heads.items():
-        head = compose.add_prefix(_head(estimator), f"{name}/").graph
-        nodes += [
-            helper.make_node("Identity", [ROWS], [f"{name}/{ROWS}"]),
-            *head.node,
-            helper.make_node("Reshape", [f"{name}/flat", SHAPE], [name]),
-        ]
-        constants += head.initializer
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "K"]) for name in heads]
-    graph = helper.make_graph(nodes, "speckv", list(pairing.input), outputs, constants)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="speckv")
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return assemble({name: to_head(name, estimator) for name, estimator in heads.items()})
 
 
-def _head(estimator: Any) -> onnx.ModelProto:
-    """The estimator's own graph from ``rows`` (R, 6) to ``flat`` (R, 1)."""
+def to_head(name: str, estimator: Any) -> Head:
+    """What skl2onnx makes of ``estimator``, reduced to its numbers."""
     classifier = hasattr(estimator, "predict_proba")
-    options = {id(estimator): {"zipmap": False}} if classifier else None
-    model = convert_sklearn(
-        estimator,
-        initial_types=[(ROWS, FloatTensorType([None, len(FEATURES)]))],
-        target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
-        options=options,
-    )
-    if classifier:
-        model = onnx.utils.Extractor(model).extract_model([ROWS], ["probabilities"])
-        model.graph.initializer.append(helper.make_tensor("class_1", TensorProto.INT64, [1], [1]))
-        last = helper.make_node("Gather", ["probabilities", "class_1"], ["flat"], axis=1)
-    else:
-        model.graph.initializer.append(helper.make_tensor("low", TensorProto.FLOAT, [], [0.0]))
-        model.graph.initializer.append(helper.make_tensor("high", TensorProto.FLOAT, [], [1.0]))
-        last = helper.make_node("Clip", [model.graph.output[0].name, "low", "high"], ["flat"])
-    model.graph.node.append(last)
-    return model
+    try:
+        model = convert_sklearn(
+            estimator,
+            initial_types=[(ROWS, FloatTensorType([None, INPUTS]))],
+            target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
+            options={id(estimator): {"zipmap": False}} if classifier else None,
+        )
+        constants = {
+            tensor.name: numpy_helper.to_array(tensor).astype(np.float32)
+            for tensor in model.graph.initializer
+            if tensor.data_type == onnx.TensorProto.FLOAT
+        }
+        head = read_head(model.graph.node, constants)
+    except (ValueError, KeyError, RuntimeError) as error:  # skl2onnx's own derive from RuntimeError
+        raise SpecKVError(f"head {name}: {type(estimator).__name__} cannot be exported ({error})") from None
+    if why := head.problem():
+        raise SpecKVError(f"head {name}: {type(estimator).__name__} cannot be exported, since {why}")
+    return head

@@ -1,141 +1,62 @@
-"""Whether an ONNX graph is one that this project could have written; anything else is refused unexecuted."""
+"""Whether an ONNX file is one that this project could have written; nothing of another file is ever run.
+
+The numbers of its heads are read out and checked, and the graph is made anew from them: a file is ours if it is that
+graph. So there is no list of forbidden things, and a runtime sees only graphs that were built here.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
-import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
 
 from speckv.controller.errors import SpecKVError
-from speckv.export.pairing import GAMMAS, IR_VERSION, ML_OPSET, OPSET, SIGNALS, pairing_graph
-
-HEAD_OPERATORS = frozenset(
-    {
-        ("", name)
-        for name in (
-            "Add",
-            "Cast",
-            "Clip",
-            "Concat",
-            "Gather",
-            "Identity",
-            "MatMul",
-            "Relu",
-            "Reshape",
-            "Sigmoid",
-            "Sub",
-        )
-    }
-    | {("ai.onnx.ml", name) for name in ("LinearRegressor", "Scaler", "TreeEnsembleRegressor")}
-)
-MAX_NODES = 200
-MAX_ELEMENTS = 4 << 20
-MAX_INTEGER = 4096
-"""Integers in a head are shapes and indices; no honest one is near this."""
+from speckv.export import outline
+from speckv.export.files import brief
+from speckv.export.graph import assemble, serialized, take_apart
+from speckv.export.heads import Head
 
 
-def refuse_unless_ours(model: onnx.ModelProto, heads: Sequence[str], source: str) -> None:
-    """Raise SpecKVError unless ``model`` is the fixed pairing followed by heads of plain, bounded operators."""
-    if why := _problem(model, heads):
-        raise SpecKVError(f"{source}: refused, since {why}; only artefacts written by `speckv train` are run")
-
-
-def _problem(model: onnx.ModelProto, heads: Sequence[str]) -> str | None:
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if model.ir_version != IR_VERSION or opsets != {"": OPSET, "ai.onnx.ml": ML_OPSET}:
-        return f"its ONNX versions are not IR {IR_VERSION}, opset {OPSET} and ai.onnx.ml {ML_OPSET}"
-    if model.functions or model.training_info or model.graph.sparse_initializer:
-        return "it has functions, training steps or sparse weights"
-    if len(model.graph.node) > MAX_NODES:
-        return f"it has {len(model.graph.node)} nodes, more than {MAX_NODES}"
-    return _tensors(model.graph) or _nodes(model.graph) or _interface(model.graph, heads) or _valid(model)
-
-
-def _tensors(graph: onnx.GraphProto) -> str | None:
-    names: set[str] = set()
-    for tensor in graph.initializer:
-        if tensor.name in names:
-            return f"two constants are called {tensor.name[:40]}"
-        names.add(tensor.name)
-        if why := _tensor(tensor):
-            return f"constant {tensor.name[:40]} {why}"
-    return None
-
-
-def _tensor(tensor: onnx.TensorProto) -> str | None:
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        return "lies in another file"
-    if tensor.data_type not in (TensorProto.FLOAT, TensorProto.INT64):
-        return "is neither float32 nor int64"
-    if any(size < 0 for size in tensor.dims) or math.prod(tensor.dims) > MAX_ELEMENTS:
-        return f"has the shape {list(tensor.dims)[:6]}"
+def parse_model(content: bytes, source: str) -> onnx.ModelProto:
+    """``content`` as a model of bounded size; raises SpecKVError if it is none."""
+    if why := outline.problem(content):
+        raise SpecKVError(f"{source}: refused, since {why}; `speckv train` makes a controller")
+    model = onnx.ModelProto()
     try:
-        values = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        return f"is damaged ({str(error)[:60]})"
-    if tensor.data_type == TensorProto.FLOAT:
-        return None if np.isfinite(values).all() else "has NaN or infinite values"
-    return None if np.abs(values).max(initial=0) <= MAX_INTEGER else "has integers too large for a shape"
+        model.ParseFromString(content)
+    except Exception:  # protobuf's DecodeError is not exported where its versions agree
+        raise SpecKVError(f"{source}: no ONNX file, or a damaged one; `speckv train` makes a controller") from None
+    return model
 
 
-def _nodes(graph: onnx.GraphProto) -> str | None:
-    front = pairing_graph()
-    expected = [node.SerializeToString(deterministic=True) for node in front.node]
-    found = [node.SerializeToString(deterministic=True) for node in graph.node[: len(expected)]]
-    if found != expected:
-        return "it does not begin with the pairing of signals and gammas"
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for tensor in front.initializer:
-        if tensor.name not in constants or numpy_helper.to_array(constants[tensor.name]).tolist() != list(
-            numpy_helper.to_array(tensor)
-        ):
-            return f"the pairing's constant {tensor.name} is another"
-    for node in graph.node[len(expected) :]:
-        if (node.domain, node.op_type) not in HEAD_OPERATORS:
-            return f"operator {node.domain[:40]}:{node.op_type[:40]} is none that a controller needs"
-        for attribute in node.attribute:
-            if attribute.g.node or attribute.graphs or attribute.HasField("t") or attribute.tensors:
-                return f"a node {node.op_type} carries a graph or a tensor"
-            if not np.isfinite(attribute.floats).all() or not math.isfinite(attribute.f):
-                return f"a node {node.op_type} has NaN or infinite values"
-        if node.op_type == "TreeEnsembleRegressor" and (why := _trees(node)):
-            return why
-    return None
-
-
-def _trees(node: onnx.NodeProto) -> str | None:
-    """Children must come after their parent, or evaluating a tree might never end."""
-    values = {attribute.name: list(attribute.ints) for attribute in node.attribute}
-    identifiers = values.get("nodes_nodeids", [])
-    for branch in ("nodes_truenodeids", "nodes_falsenodeids"):
-        children = values.get(branch, [])
-        if len(children) != len(identifiers):
-            return "a tree's tables have different lengths"
-        modes = next((list(a.strings) for a in node.attribute if a.name == "nodes_modes"), [])
-        if len(modes) != len(identifiers):
-            return "a tree's tables have different lengths"
-        for identifier, child, mode in zip(identifiers, children, modes, strict=True):
-            if mode != b"LEAF" and child <= identifier:
-                return "a tree has a cycle"
-    return None
-
-
-def _interface(graph: onnx.GraphProto, heads: Sequence[str]) -> str | None:
-    front = pairing_graph()
-    inputs = [value.SerializeToString(deterministic=True) for value in graph.input]
-    if inputs != [value.SerializeToString(deterministic=True) for value in front.input]:
-        return f"its inputs are not {SIGNALS} and {GAMMAS}"
-    if [value.name for value in graph.output] != list(heads):
-        return f"its outputs are not its heads {', '.join(heads)}"
-    return None
-
-
-def _valid(model: onnx.ModelProto) -> str | None:
+def read_heads(model: onnx.ModelProto, names: Sequence[str], metadata: str, source: str) -> dict[str, Head]:
+    """The heads ``names`` of ``model``; raises SpecKVError unless it is the graph that they make."""
     try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the checker raises several types, none of them a contract
-        return f"it is not valid ONNX ({str(error).strip().splitlines()[0][:80]})"
-    return None
+        heads = take_apart(model)
+        why = next((f"in head {name}, {why}" for name, head in heads.items() if (why := head.problem())), None)
+    except KeyError as error:
+        why = f"{brief(error)} is missing"
+    except (ValueError, IndexError, TypeError) as error:  # TypeError: a name that is not UTF-8 comes as bytes
+        why = f"it has no heads that can be read ({brief(error)})"
+    if not why and list(heads) != list(names):
+        why = f"its outputs are not its heads {', '.join(names)}"
+    if not why:
+        expected = assemble(heads, metadata)
+        why = None if serialized(model) == serialized(expected) else _difference(model, expected)
+    if why:
+        raise SpecKVError(f"{source}: refused, since {why}; only controllers as `speckv train` writes them are run")
+    return heads
+
+
+def _difference(found: onnx.ModelProto, expected: onnx.ModelProto) -> str:
+    """What of ``found`` is other than it should be."""
+    for number, (node, wanted) in enumerate(zip_longest(found.graph.node, expected.graph.node)):
+        if node != wanted:
+            what = f"{brief(node.domain, 20)}:{brief(node.op_type, 40)}" if node else "missing"
+            return f"node {number} ({what}) is not as a controller's"
+    for part, wanted in ((found.graph, expected.graph), (found, expected)):
+        for field in part.DESCRIPTOR.fields:
+            if field.name != "graph" and getattr(part, field.name) != getattr(wanted, field.name):
+                return f"its {field.name.replace('_', ' ')} is not as a controller's"
+    return "it holds something that no controller has"

@@ -11,6 +11,8 @@ OPSET = 18
 ML_OPSET = 3
 IR_VERSION = 10
 SIGNALS, GAMMAS, ROWS, SHAPE = "signals", "gammas", "rows", "shape"
+LARGEST = 1e6
+"""Features are clipped to ±LARGEST, and no number of a head is beyond it: so no float32 sum can overflow."""
 
 
 def pairing_graph() -> onnx.GraphProto:
@@ -26,10 +28,12 @@ def pairing_graph() -> onnx.GraphProto:
         helper.make_node("Expand", ["signals_3d", "wide"], ["signals_paired"]),
         helper.make_node("Unsqueeze", [GAMMAS, "one"], ["gammas_2d"]),
         helper.make_node("Expand", ["gammas_2d", "narrow"], ["gammas_paired"]),
-        helper.make_node("Concat", ["signals_paired", "gammas_paired"], ["features"], axis=2),
+        helper.make_node("Concat", ["signals_paired", "gammas_paired"], ["paired"], axis=2),
+        helper.make_node("Clip", ["paired", "smallest", "largest"], ["features"]),
         helper.make_node("Reshape", ["features", "row_shape"], [ROWS]),
     ]
     integers = {"signal_count": [signals], "one": [1], "row_shape": [-1, len(FEATURES)]}
+    bounds = {"smallest": -LARGEST, "largest": LARGEST}
     return helper.make_graph(
         nodes,
         "pairing",
@@ -41,5 +45,8 @@ def pairing_graph() -> onnx.GraphProto:
             helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, ["R", len(FEATURES)]),
             helper.make_tensor_value_info(SHAPE, TensorProto.INT64, [2]),
         ],
-        [helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in integers.items()],
+        [
+            *(helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in integers.items()),
+            *(helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in bounds.items()),
+        ],
     )

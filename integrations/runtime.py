@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from speckv.controller.decision import Floats, Ints, best_for_throughput, best_for_tokens
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import FEATURES
-from speckv.export.artefact import Artefact, read_artefact
+from speckv.export.artefact import Artefact
+from speckv.export.exchange import open_controller, save_folder
 
 logger = logging.getLogger("speckv")
 
@@ -75,6 +76,8 @@ class Controller:
     """
 
     def __init__(self, artefact: Artefact, provider: str = "cpu", fallback_gamma: int = 4) -> None:
+        if provider not in PROVIDERS:
+            raise SpecKVError(f"{provider}: no such provider; known are {', '.join(PROVIDERS)}")
         self.artefact = artefact
         self.provider = provider
         self.gammas = tuple(artefact.metadata.gammas)
@@ -85,16 +88,44 @@ class Controller:
 
     @classmethod
     def load(cls, source: str | Path = "default", provider: str = "cpu") -> Controller:
-        """Load the shipped controller (``default``) or the artefact at a path; ``provider`` is ``cpu`` or ``cuda``."""
-        if provider not in PROVIDERS:
-            raise SpecKVError(f"{provider}: no such provider; known are {', '.join(PROVIDERS)}")
-        return cls(read_artefact(DEFAULT_ARTEFACT if str(source) == "default" else Path(source)), provider)
+        """Load the shipped controller (``default``), or what ``export.exchange.open_controller`` reads at a path.
+
+        That is an ``.onnx`` artefact, published weights (``.npz``), or a folder. ``provider`` is ``cpu`` or ``cuda``.
+        """
+        return cls(open_controller(DEFAULT_ARTEFACT if str(source) == "default" else Path(source)), provider)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, provider: str = "cpu", **options: Any) -> Controller:
+        """Load a controller from a folder or a hub repository, the paper's (``Shikhar1/SpecKV``), say.
+
+        ``options`` as in :func:`speckv.integrations.hub.fetch`: ``revision``, ``token``, ``cache_dir`` and others.
+        """
+        from speckv.integrations.hub import fetch
+
+        return cls(fetch(name, **options), provider)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the artefact, its configuration and a model card to ``folder``, for ``from_pretrained``."""
+        save_folder(self.artefact, Path(folder))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish what ``save_pretrained`` writes; returns the commit's URL.
+
+        ``options`` as in :func:`speckv.integrations.hub.publish`: ``private``, ``token``, ``revision``,
+        ``commit_message``.
+        """
+        from speckv.integrations.hub import publish
+
+        return publish(self.artefact, repo_id, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Controller:
         return Controller(self.artefact, self.provider, self.fallback_gamma)
 
     def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
-        """Predicted acceptance rate of each γ, (K,); ``signals`` are the four SIGNAL_FEATURES. Valid until the next call."""
+        """Predicted acceptance rate of each γ, (K,); ``signals`` are the four SIGNAL_FEATURES.
+
+        The array is the session's own memory: valid until the next call.
+        """
         return self._ask("acceptance_rate", signals, level, gammas)
 
     def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
@@ -143,7 +174,8 @@ class Controller:
         rows[0] = (*signals, level)
         wanted[:] = gammas
         head.run(binding)
-        return answers[0]
+        row: Floats = answers[0]
+        return row
 
     def _count_fallbacks(self, rows: int) -> None:
         if not self.fallbacks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,25 +11,37 @@ EXP_UNDERFLOWS = -1e4
 """exp of this is 0 in float32; stands in for −∞, whose product with that 0 would be NaN."""
 
 
-def signals(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropy (nats) and top-1 probability of softmax(``logits``) at temperature 1.
+def pack(tokens: Tensor, logits: Tensor) -> Tensor:
+    """Token ids and two sums that hold the signals, as one float32 tensor (B, 3): the host needs a single read.
 
-    ``logits``: (..., V), any floating dtype, raw (before processors); −∞ marks masked vocabulary. Both results are
-    float32 of shape (...), on the logits' device. A row without a finite logit, or with NaN or +∞, gives NaN.
-
-    With m = max l, x = l − m, z = Σ eˣ:  H = ln z − Σ eˣ·x / z  and  p₁ = 1 / z.
+    ``tokens``: (B, 1) ids below 2²⁴, which float32 holds exactly. ``logits``: (B, V), any floating dtype, raw (before
+    processors, temperature 1), on any device; −∞ marks masked vocabulary. With m = max l and x = l − m the columns
+    are token, Σ eˣ and Σ eˣ·x; :func:`unpack` makes the signals of them. A row without a finite logit, or with NaN
+    or +∞, gives NaN.
     """
     shifted = logits.float()
     shifted = (shifted - shifted.amax(-1, keepdim=True)).clamp_(min=EXP_UNDERFLOWS)
     weights = shifted.exp()
-    total = weights.sum(-1)
-    return total.log() - torch.linalg.vecdot(weights, shifted) / total, total.reciprocal()
+    moment = torch.linalg.vecdot(weights, shifted)[:, None]
+    return torch.cat((tokens.float(), weights.sum(-1, keepdim=True), moment), dim=-1)
 
 
-def pack(tokens: Tensor, logits: Tensor) -> Tensor:
-    """Token ids and signals as one float32 tensor (B, 3), so that the host fetches all in a single read.
+def unpack(row: list[float]) -> tuple[int, float, float]:
+    """(token, entropy in nats, top-1 probability) of one row of :func:`pack` after it was read by the host.
 
-    ``tokens``: (B,) or (B, 1) ids below 2²⁴, which float32 holds exactly; ``logits``: (B, V).
+    z = Σ eˣ:  H = ln z − Σ eˣ·x / z  and  p₁ = 1 / z. Three scalars a token: cheaper here than as device kernels.
     """
-    entropy, confidence = signals(logits)
-    return torch.stack((tokens.reshape(-1).float(), entropy, confidence), dim=-1)
+    token, total, moment = row
+    if not total > 0:  # NaN: no signal could be had
+        return int(token), math.nan, math.nan
+    return int(token), math.log(total) - moment / total, 1.0 / total
+
+
+def signals(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy (nats) and top-1 probability, float32 (B,) each, of softmax(``logits``), (B, V), all on the device.
+
+    For loops that keep the signals there (a captured draft loop writes them to a static buffer).
+    """
+    sums = pack(logits.new_zeros(logits.shape[0], 1), logits)
+    total, moment = sums[:, 1], sums[:, 2]
+    return total.log() - moment / total, total.reciprocal()

@@ -152,7 +152,6 @@ def test_a_truncated_whole_in_the_cache_is_refused_and_named(index: Index) -> No
     assert refusal(a_file()).startswith(f"{whole}: 14493 bytes instead of 14500")
 
 
-@pytest.mark.xfail(strict=True, reason="only the size of a whole file in the cache is looked at")
 def test_an_altered_whole_in_the_cache_is_refused_and_named(index: Index) -> None:
     whole = carried.fetch(a_file())
     whole.write_bytes(WHOLE.upper())

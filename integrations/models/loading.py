@@ -58,7 +58,7 @@ def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sour
             looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
             if looks_local and not (Path(given).expanduser() / "config.json").exists():
                 raise SpecKVError(f"{given}: no model folder (no config.json in it); give a folder or a hub id")
-        return Sources(os.path.expanduser(target), os.path.expanduser(draft), 0.0, "given by you")
+        return Sources(_expanded(target), _expanded(draft), 0.0, "given by you")
     if name == "default" and hub_reachable():
         pair = PAIRS[DEFAULT_PAIR]
         return Sources(pair.target_hub, pair.draft_hub, pair.noise, "the hub; Apache-2.0")
@@ -73,6 +73,11 @@ def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sour
 
     origin = "; ".join(f"{f.origin}, {f.licence}" for f in (pair.target, pair.draft) if f)
     return Sources(folder(pair.target), folder(pair.draft) if pair.draft else None, pair.noise, origin)
+
+
+def _expanded(source: str) -> str:
+    """A folder under ~ in full; a hub id as it is."""
+    return str(Path(source).expanduser()) if source.startswith("~") else source
 
 
 def quantization(compression: str) -> dict[str, Any]:

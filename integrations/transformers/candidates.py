@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.generation.candidate_generator import CandidateGenerator
 
 from speckv.controller.policy import Policy, Round
-from speckv.integrations.signals import pack
+from speckv.integrations.signals import pack, unpack
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 
 RoundListener = Callable[[Round], None]
@@ -33,6 +33,7 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         policy: Policy,
         listener: RoundListener,
         *,
+        direct: bool,
         generation_config: GenerationConfig,
         logits_processor: LogitsProcessorList | None,
         attention_mask: Tensor | None,
@@ -40,7 +41,7 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
     ) -> None:
         self.policy = policy
         self.listener = listener
-        self.draft = DraftModel(draft, attention_mask)
+        self.draft = DraftModel(draft, direct, attention_mask, vocabulary)
         self.processors = logits_processor or LogitsProcessorList()
         self.sample = bool(generation_config.do_sample)
         self.max_length = generation_config.max_length
@@ -121,9 +122,9 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
             return False
         fetched = (unread[0] if len(unread) == 1 else torch.cat(unread)).tolist()
         unread.clear()
-        for token, entropy, confidence in fetched:
+        for token, entropy, confidence in map(unpack, fetched):
             this.entropies.append(entropy)
             this.confidences.append(confidence)
-            if int(token) in self.eos:
+            if token in self.eos:
                 return True
         return False

@@ -15,6 +15,7 @@ from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers.candidates import AdaptiveCandidateGenerator, RoundListener
 from speckv.integrations.transformers.compatibility import check_pair, check_transformers
+from speckv.integrations.transformers.draft import is_decoder_and_head
 from speckv.integrations.transformers.handed_in import feed_only_what_is_new
 
 logger = logging.getLogger("speckv")
@@ -35,6 +36,13 @@ class Attachment:
         self.policy = policy
         self.listener = listener
         self.stats = Stats()
+        self.direct: bool | None = None
+
+    def drafts_directly(self) -> bool:
+        """See :func:`is_decoder_and_head`; asked when the draft is first used."""
+        if self.direct is None:
+            self.direct = is_decoder_and_head(self.draft)
+        return self.direct
 
     def report(self, outcome: Round) -> None:
         self.stats.add(outcome)
@@ -176,6 +184,7 @@ def _get_candidate_generator(
         found.draft,
         found.policy,
         found.report,
+        direct=found.drafts_directly(),
         generation_config=generation_config,
         logits_processor=logits_processor,
         attention_mask=model_kwargs.get("attention_mask"),

@@ -1,4 +1,4 @@
-"""Writing a result: under a temporary name first, so that no reader ever sees half a file."""
+"""Writing a file: under a temporary name first, so that no reader ever sees half a file."""
 
 from __future__ import annotations
 

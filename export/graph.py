@@ -1,0 +1,59 @@
+"""From heads to the one graph that has them, and from such a graph back to its heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from speckv.export.chain import ML, Chain
+from speckv.export.heads import Array, Head, read_head
+from speckv.export.pairing import IR_VERSION, ML_OPSET, OPSET, pairing_graph
+
+METADATA_KEY = "speckv"
+
+
+def assemble(heads: Mapping[str, Head], metadata: str | None = None) -> onnx.ModelProto:
+    """One model with inputs ``signals`` (N, 5) and ``gammas`` (K,) and an output (N, K) per head, all float32.
+
+    ``signals`` are the features but γ; every row is paired with every γ inside the graph.
+    """
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
+    model = helper.make_model(pairing_graph(), opset_imports=opsets, ir_version=IR_VERSION, producer_name="speckv")
+    model.graph.name = "speckv"
+    del model.graph.output[:]
+    for name, head in heads.items():
+        head.extend(Chain(model.graph, name))
+    if metadata is not None:
+        model.metadata_props.add(key=METADATA_KEY, value=metadata)
+    return model
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """``model`` as bytes, the same for the same model."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def take_apart(model: onnx.ModelProto) -> dict[str, Head]:
+    """The heads of a graph that :func:`assemble` made, by name; ValueError or KeyError where it cannot have made it."""
+    graph = model.graph
+    constants = {tensor.name: _constant(tensor) for tensor in graph.initializer if tensor.raw_data}
+    heads = {}
+    for name in (value.name for value in graph.output):
+        nodes = [node for node in graph.node if node.output and node.output[0].startswith(f"{name}/")]
+        heads[name] = read_head(nodes, constants)
+    return heads
+
+
+def _constant(tensor: onnx.TensorProto) -> Array:
+    """A head's constant. Not ``numpy_helper.to_array``, which would open a file if the tensor names one."""
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise ValueError("a constant lies in another file")
+    if tensor.data_type != TensorProto.FLOAT:
+        raise ValueError("a constant is not float32")
+    if min(tensor.dims, default=1) < 0 or 4 * math.prod(tensor.dims) != len(tensor.raw_data):
+        raise ValueError(f"a constant of {len(tensor.raw_data)} bytes has the shape {list(tensor.dims)[:6]}")
+    return np.frombuffer(tensor.raw_data, dtype="<f4").reshape(tensor.dims)
