@@ -102,10 +102,15 @@ def profile(
                 done += len(group)
                 progress("profile", done, len(runs))
         del session
-    records = [row for run in runs for row in rows[run]]
+        write_records(_in_order(runs, rows), out)  # usable already, while other compressions are still to come
+    records = _in_order(runs, rows)
     write_records(records, out)
     journal.path.unlink(missing_ok=True)
     return len(records)
+
+
+def _in_order(runs: Sequence[Run], rows: dict[Run, list[Row]]) -> list[Row]:
+    return [row for run in runs for row in rows.get(run, [])]
 
 
 class _Session:

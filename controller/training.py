@@ -101,7 +101,7 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Train
     features, rates = acceptance_data(rows)
     groups = [row.get("prompt_id", str(number)) for number, row in enumerate(rows)]
     test = held_out(groups, seed)
-    judged = make_model(*regressor, seed).fit(features[~test], rates[~test])
+    judged = fit(make_model(*regressor, seed), features[~test], rates[~test])
     predicted = np.clip(judged.predict(features[test]), 0, 1)
     metrics: dict[str, Any] = {
         "acceptance_rate": {
@@ -109,16 +109,16 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Train
             "test_corr": _correlation(predicted, rates[test]),
         }
     }
-    heads = {"acceptance_rate": make_model(*regressor, seed).fit(features, rates)}
+    heads = {"acceptance_rate": fit(make_model(*regressor, seed), features, rates)}
     if all({"entropies", "confidences", "prompt_id"} <= row.keys() for row in rows):
         prefixes, survived, owners = survival_data(rows)
         unseen = held_out(owners, seed)
         if any(len(np.unique(survived[part])) < 2 for part in (unseen, ~unseen)):
             raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; profile more")
-        classifier = make_model(*SURVIVAL, seed).fit(prefixes[~unseen], survived[~unseen])
+        classifier = fit(make_model(*SURVIVAL, seed), prefixes[~unseen], survived[~unseen])
         judged_survival = classifier.predict_proba(prefixes[unseen])[:, 1]
         metrics["survival"] = _survival_metrics(judged_survival, survived[unseen])
-        heads["survival"] = make_model(*SURVIVAL, seed).fit(prefixes, survived)
+        heads["survival"] = fit(make_model(*SURVIVAL, seed), prefixes, survived)
     report = {
         "rows": len(rows),
         "prompts": len(set(groups)),
@@ -149,6 +149,19 @@ def make_model(kind: str, settings: Mapping[str, Any], seed: int) -> Any:
     constructor = getattr(importlib.import_module(f"sklearn.{module}"), name)
     model = constructor(**settings, random_state=seed)
     return make_pipeline(StandardScaler(), model) if module == "neural_network" else model
+
+
+def fit(model: Any, features: Array, labels: NDArray[Any]) -> Any:
+    """``model`` fitted, and blind to every feature that never varied.
+
+    A network's weights of a constant input stay as random as they began, and would answer at random the first time
+    the feature has another value (a compression level that was not profiled, say).
+    """
+    model.fit(features, labels)
+    layers = getattr(model[-1] if hasattr(model, "steps") else model, "coefs_", None)
+    if layers is not None:
+        layers[0][np.ptp(features, axis=0) == 0] = 0.0
+    return model
 
 
 def _correlation(predicted: NDArray[np.floating[Any]], rates: Array) -> float:

@@ -34,7 +34,7 @@ def is_decoder_and_head(model: PreTrainedModel) -> bool:
     with torch.no_grad():
         whole = model(input_ids=ids, use_cache=False).logits[:, -1]
         direct = head(decoder(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[:, -1])
-    return whole.shape == direct.shape and torch.allclose(whole, direct, rtol=1e-3, atol=1e-3, equal_nan=True)
+    return whole.shape == direct.shape and bool(torch.allclose(whole, direct, rtol=1e-3, atol=1e-3, equal_nan=True))
 
 
 def _parameters(module: torch.nn.Module) -> set[str]:

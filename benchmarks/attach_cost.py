@@ -1,0 +1,96 @@
+"""What attaching adds to a step on a real pair: the signals and the decisions, as a share of the step's time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+import transformers
+
+from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.profile import chat_inputs
+from speckv.benchmarks.prompts import load_prompts
+from speckv.controller.files import write_whole
+from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policy import Round
+from speckv.integrations.models import load_pair
+from speckv.integrations.transformers import attach, candidates, detach
+
+
+def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str, Any]:
+    """Per round with drafts: milliseconds of signals, of decisions and of the whole step, and their share.
+
+    Signals are timed around the very calls the loop makes, reading them on the host included; on a CPU these run
+    where they are called, so the clock sees all of them.
+    """
+    target, draft, tokenizer = load_pair(pair, compression, "fp32" if compression == "fp32" else "bf16")
+    spent = {"signals": 0.0}
+    rows: list[dict[str, float]] = []
+    stock_pack, stock_observe = candidates.pack, ThroughputPolicy.observe
+
+    def timed_pack(*arguments: Any) -> Any:
+        started = perf_counter()
+        packed = stock_pack(*arguments)
+        spent["signals"] += perf_counter() - started
+        return packed
+
+    def timed_observe(self: ThroughputPolicy, outcome: Round) -> None:
+        started = perf_counter()
+        stock_observe(self, outcome)
+        outcome.decide_ms += (perf_counter() - started) * 1e3
+
+    def listen(outcome: Round) -> None:
+        signals_ms, spent["signals"] = spent["signals"] * 1e3, 0.0
+        if outcome.drafted and not (outcome.verify_prefill or outcome.draft_prefill):
+            step = outcome.draft_ms + outcome.verify_ms + outcome.decide_ms
+            rows.append(
+                {"signals": signals_ms, "decisions": outcome.decide_ms, "step": step, "drafted": outcome.drafted}
+            )
+
+    candidates.pack, ThroughputPolicy.observe = timed_pack, timed_observe  # type: ignore[method-assign]
+    try:
+        attach(target, draft, listener=listen, same_tokenizer=True)
+        for prompt in load_prompts("heldout")[:prompts]:
+            inputs = chat_inputs(tokenizer, prompt.text).to(target.device)
+            target.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=tokens)
+    finally:
+        candidates.pack, ThroughputPolicy.observe = stock_pack, stock_observe  # type: ignore[method-assign]
+        detach(target)
+    shares = [(row["signals"] + row["decisions"]) / row["step"] for row in rows]
+    return {
+        "pair": pair,
+        "compression": compression,
+        "steps": len(rows),
+        "median_ms": {name: median(row[name] for row in rows) for name in ("signals", "decisions", "step")},
+        "mean_drafted": sum(row["drafted"] for row in rows) / len(rows),
+        "share_median": median(shares),
+        "share_of_total": sum(row["signals"] + row["decisions"] for row in rows) / sum(row["step"] for row in rows),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pair", default="qwen2.5-coder")
+    parser.add_argument("--compression", default="bf16")
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="where to store the result")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    result = measure(arguments.pair, arguments.compression, arguments.prompts, arguments.tokens)
+    result |= {"command": "python -m speckv.benchmarks.attach_cost", "threads": torch.get_num_threads()}
+    result |= {"versions": versions(), "machine": machine()}
+    text = json.dumps(result, indent=1) + "\n"
+    print(text, end="")
+    if arguments.json:
+        write_whole(arguments.json, text)
+
+
+if __name__ == "__main__":
+    main()
