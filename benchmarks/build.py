@@ -13,16 +13,24 @@ from speckv.export.parity import check_parity
 TRAINED_WITH = ("numpy", "scikit-learn", "skl2onnx", "onnx")
 
 
-def build(records: Path, out: Path, seed: int = 0) -> Artefact:
-    """Train on ``records`` and write the artefact ``out``; nothing is written unless ONNX agrees with the training."""
-    rows = read_records(records)
-    trained = train(rows, seed)
+def build(records: Path, out: Path, seed: int = 0, estimator: str = "mlp16", entropy_unit: str = "nats") -> Artefact:
+    """Train on ``records`` and write the artefact ``out``; nothing is written unless ONNX agrees with the training.
+
+    ``entropy_unit`` is that of the records; the artefact takes nats in any case.
+    """
+    rows = read_records(records, entropy_unit)
+    trained = train(rows, seed, estimator)
     model = to_onnx(trained.heads)
     difference = check_parity(trained.heads, model)
     metadata = Metadata(
         heads=list(trained.heads),
         gammas=sorted({row["gamma"] for row in rows}),
-        training={**trained.report, "records": records.name, "onnx_max_difference": difference},
+        training={
+            **trained.report,
+            "records": records.name,
+            "entropy_unit": entropy_unit,
+            "onnx_max_difference": difference,
+        },
         versions=library_versions(*TRAINED_WITH),
     )
     write_artefact(model, metadata, out)

@@ -1,11 +1,11 @@
-"""The command line: `speckv demo | profile | train | export | inspect | doctor`."""
+"""The command line: `speckv demo | profile | train | inspect | export | import | doctor`."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -13,9 +13,14 @@ from rich.table import Table
 
 from speckv.controller.errors import SpecKVError
 
+if TYPE_CHECKING:
+    from speckv.export.artefact import Artefact
+
+USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
+"""What typer raises for a wrong command line; some of its versions have it from click, others bring it along."""
+
 app = typer.Typer(
     help="SpecKV chooses how many tokens to speculate, per step, for the most tokens per second.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -26,6 +31,9 @@ PairOption = Annotated[
     typer.Option(
         help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
     ),
+]
+SourceArgument = Annotated[
+    Path, typer.Argument(help="default, an .onnx artefact, published weights (.npz), or a folder of either.")
 ]
 ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")]
 
@@ -110,34 +118,69 @@ def profile(
             batch,
             report,
         )
-    console.print(f"{out}: {count} records; next: speckv train {out} --out controller.onnx")
+    _say(f"{out}: {count} records; next: speckv train {out} --out controller.onnx")
 
 
 @app.command()
 def train(
     records: Annotated[Path, typer.Argument(help="Records of `speckv profile`, or a CSV with the paper's columns.")],
     out: Annotated[Path, typer.Option(help="The .onnx artefact to write.")] = Path("controller.onnx"),
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split and of the training.", min=0, max=2**32 - 1)] = 0,
+    estimator: Annotated[
+        str, typer.Option(help="Of the acceptance head: mlp16, mlp32, ridge, rf10 or rf100.")
+    ] = "mlp16",
+    entropy_unit: Annotated[
+        str, typer.Option(help="Of the records: nats, as `speckv profile` writes, or bits, as the paper released.")
+    ] = "nats",
 ) -> None:
     """Train a controller on step records and export it to one ONNX file."""
     from speckv.benchmarks.build import build
 
-    artefact = build(records, out, seed)
-    console.print_json(data=artefact.metadata.training["metrics"])
-    console.print(f"{out}: {out.stat().st_size} bytes, sha256 {artefact.sha256}")
+    _must_be_onnx(out)
+    artefact = build(records, out, seed, estimator, entropy_unit)
+    training = artefact.metadata.training
+    console.print_json(data=training["metrics"])
+    if early := [name for name, ended in training["converged"].items() if not ended]:
+        _say(
+            f"The {' and '.join(early)} training ended at its limit of iterations, not by itself; judge by the metrics."
+        )
+    _say(f"{out}: {len(artefact.content)} bytes, sha256 {artefact.sha256}")
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="An .onnx artefact, or `default`.")]) -> None:
-    """Check an artefact and print what it says about itself."""
+def inspect(source: SourceArgument) -> None:
+    """Check a controller and print what it says about itself."""
     import msgspec
 
-    from speckv.export.artefact import read_artefact
-    from speckv.integrations.runtime import DEFAULT_ARTEFACT
+    artefact = _open(source)
+    _say(f"{artefact.source}\nsha256 {artefact.sha256}")
+    _say(msgspec.json.format(msgspec.json.encode(artefact.metadata)).decode())
 
-    artefact = read_artefact(DEFAULT_ARTEFACT if str(file) == "default" else file)
-    console.print(f"{artefact.source}\nsha256 {artefact.sha256}")
-    console.print_json(msgspec.json.encode(artefact.metadata).decode())
+
+@app.command()
+def export(
+    source: SourceArgument, out: Annotated[Path, typer.Option(help="The folder to write.", show_default=False)]
+) -> None:
+    """Write a folder to share: artefact, config.json, model card, and weights in the paper's form if they fit it."""
+    from speckv.export.exchange import save_folder
+
+    for path in save_folder(_open(source), out):
+        _say(f"{path}: {path.stat().st_size} bytes")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="Published weights (.npz), or the folder that holds them.")],
+    out: Annotated[Path, typer.Option(help="The .onnx artefact to write.")] = Path("controller.onnx"),
+) -> None:
+    """Make an artefact of the paper's published weights, which take bits unless their config.json says nats."""
+    from speckv.controller.files import write_whole
+    from speckv.export.exchange import WEIGHTS, import_weights
+
+    _must_be_onnx(out)
+    artefact = import_weights(source / WEIGHTS if source.is_dir() else source)
+    write_whole(out, artefact.content)
+    _say(f"{out}: {len(artefact.content)} bytes, sha256 {artefact.sha256}")
 
 
 @app.command()
@@ -155,6 +198,24 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+def _open(source: Path) -> Artefact:
+    from speckv.export.exchange import open_controller
+    from speckv.integrations.runtime import DEFAULT_ARTEFACT
+
+    return open_controller(DEFAULT_ARTEFACT if str(source) == "default" else source)
+
+
+def _must_be_onnx(out: Path) -> None:
+    if out.suffix != ".onnx":
+        raise SpecKVError(f"--out {out}: must end in .onnx, by which an artefact is known")
+
+
+def _say(text: str) -> None:
+    """Print ``text``, some of which may be a stranger's, as it is: nothing in it is markup or steers the terminal."""
+    plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    console.print(plain, markup=False, highlight=False, soft_wrap=True)
+
+
 def _integers(text: str, option: str) -> list[int]:
     try:
         values = [int(part) for part in text.split(",")]
@@ -168,16 +229,25 @@ def _integers(text: str, option: str) -> list[int]:
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2, an interruption exit code 130."""
     try:
-        app()
-    except SpecKVError as error:
-        print(f"speckv: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = app(args=sys.argv[1:] or ["--help"], prog_name="speckv", standalone_mode=False)
+    except (SpecKVError, OSError) as error:
+        _fail(str(error))
+    except USAGE_ERRORS as error:
+        _fail(_usage(error))
     except ModuleNotFoundError as error:
-        print(
-            f"speckv: {error.name} is not installed; pip install 'speckv[transformers,cpu,bench]'",
-            file=sys.stderr,
-        )
-        raise SystemExit(2) from None
+        _fail(f"{error.name} is not installed; pip install 'speckv[transformers,cpu,bench]'")
+    else:
+        raise SystemExit(code)
+
+
+def _usage(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "speckv"
+    return f"{error.format_message().rstrip('.')}; see `{command} --help`"
+
+
+def _fail(text: str) -> NoReturn:
+    print(f"speckv: {' '.join(text.split())}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

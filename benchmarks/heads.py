@@ -20,7 +20,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 from speckv.controller.policies.tokens import PAPER_GAMMAS
 from speckv.controller.records import read_records
-from speckv.controller.training import ESTIMATORS, Array, acceptance_data, make_model
+from speckv.controller.training import ESTIMATORS, Array, acceptance_data, fit, make_model
 from speckv.export.artefact import Metadata, make_artefact
 from speckv.export.convert import to_onnx
 from speckv.export.parity import check_parity
@@ -36,21 +36,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 Decide = Callable[[Array], int]
 
 
-def run(data: Path, decisions: int = 1000, seed: int = 42) -> dict[str, Any]:
+def run(data: Path, decisions: int = 1000, seed: int = 42, entropy_unit: str = "bits") -> dict[str, Any]:
     """Train each predictor on ``data``, export it, and time decisions for one request among the paper's four γ.
 
     A decision is the whole answer, the chosen γ: by ``Controller.decide``, one call through onnxruntime, and as the
     paper's code makes it, by four scikit-learn ``predict`` calls. All take turns on the same rows. What is stored,
     JSON-able; times in µs.
     """
-    features, rates = acceptance_data(read_records(data))
+    features, rates = acceptance_data(read_records(data, entropy_unit))
     contenders: dict[str, tuple[Decide, Decide]] = {}
     heads: dict[str, dict[str, Any]] = {}
     for name, recipe in ESTIMATORS.items():
         model = make_model(*recipe, seed)
         if hasattr(model, "steps"):
             model = model[-1]  # the paper's networks are fitted to the features as they are
-        model.fit(features, rates)
+        fit(model, features, rates)
         graph = to_onnx({"acceptance_rate": model})
         metadata = Metadata(heads=["acceptance_rate"], gammas=list(PAPER_GAMMAS), training={}, versions={})
         artefact = make_artefact(graph, metadata, name)
@@ -65,7 +65,8 @@ def run(data: Path, decisions: int = 1000, seed: int = 42) -> dict[str, Any]:
         head["same_gamma"] = agreement[name]
         head["published_us"] = PUBLISHED_MS[name] * 1000 if name in PUBLISHED_MS else None
     return {
-        "command": f"python -m speckv.benchmarks.heads --data {data.name} --decisions {decisions} --seed {seed}",
+        "command": f"python -m speckv.benchmarks.heads --data {data.name} --entropy-unit {entropy_unit} "
+        f"--decisions {decisions} --seed {seed}",
         "data": {data.name: hashlib.sha256(data.read_bytes()).hexdigest()},
         "decisions": decisions,
         "gammas": list(PAPER_GAMMAS),
@@ -148,9 +149,10 @@ def heads(
     json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
     decisions: Annotated[int, typer.Option(help="Of each kind; 1000 take a minute.", min=BLOCK)] = 1000,
     seed: Annotated[int, typer.Option(help="Of the training and of the rows asked about.")] = 42,
+    entropy_unit: Annotated[str, typer.Option(help="Of the data: bits, as released, or nats.")] = "bits",
 ) -> None:
     """Time a decision with each predictor through onnxruntime, and as the paper makes it with scikit-learn."""
-    result = run(data, decisions, seed)
+    result = run(data, decisions, seed, entropy_unit)
     table(result).show()
     if json_file is not None:
         write_whole(json_file, json.dumps(result, indent=1, allow_nan=False) + "\n")

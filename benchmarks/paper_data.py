@@ -56,7 +56,7 @@ def read_release(folder: Path) -> Release:
     if not folder.is_dir():
         raise SpecKVError(f"{folder}: no such folder; --data takes the folder of the released data")
     steps_file = existing(folder, "phase2_step_results.csv")
-    rows = read_records(steps_file)
+    rows = read_records(steps_file)  # as they are, in bits: the paper's predictors are fitted to these numbers
     for number, row in enumerate(rows, start=2):
         if row["gamma"] not in GAMMAS or row["task"] not in TASKS:
             raise SpecKVError(

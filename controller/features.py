@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from speckv.controller.errors import SpecKVError
@@ -15,6 +16,10 @@ SIGNAL_FEATURES = (
 FEATURES = (*SIGNAL_FEATURES, "compression", "gamma")
 """The paper's names and order (arXiv 2605.02888)."""
 
+ENTROPY_FEATURES = ("mean_draft_entropy", "max_draft_entropy")
+NATS = {"nats": 1.0, "bits": math.log(2)}
+"""Nats in one of each unit of entropy. Ours are nats; the paper's released data and weights are in bits."""
+
 COMPRESSION_LEVELS = {"fp16": 0, "int8": 1, "nf4": 2}
 """The paper's encoding of the target's compression; bf16 and fp32 count as fp16, any 4-bit format as nf4."""
 
@@ -26,6 +31,13 @@ def compression_level(name: str) -> int:
         known = ", ".join((*COMPRESSION_LEVELS, "bf16", "fp32"))
         raise SpecKVError(f"{name}: no such compression; known are {known}")
     return COMPRESSION_LEVELS[canonical]
+
+
+def nats_in(unit: str) -> float:
+    """Nats in one ``unit``, one of NATS."""
+    if unit not in NATS:
+        raise SpecKVError(f"entropy unit {unit}: must be {' or '.join(NATS)}")
+    return NATS[unit]
 
 
 def summarize(entropies: Sequence[float], confidences: Sequence[float]) -> tuple[float, float, float, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import COMPRESSION_LEVELS, summarize
+from speckv.controller.features import COMPRESSION_LEVELS, ENTROPY_FEATURES, nats_in, summarize
 
 PAPER_COLUMNS: dict[str, type] = {
     "compression": str,
@@ -143,8 +143,22 @@ def check_rows(rows: Iterable[Row], source: str, first: int = 1) -> list[Row]:
     return checked
 
 
-def read_records(path: Path) -> list[Row]:
-    """Read and check the records of a ``.parquet`` or ``.csv`` file with at least PAPER_COLUMNS."""
+def read_records(path: Path, entropy_unit: str = "nats") -> list[Row]:
+    """Read and check the records of a ``.parquet`` or ``.csv`` file with at least PAPER_COLUMNS.
+
+    ``entropy_unit`` is the file's: nats, as `speckv profile` writes them, or bits, as in the released data of arXiv
+    2605.02888. What is returned is in nats.
+    """
+    nats = nats_in(entropy_unit)
+    rows = _read_checked(path)
+    if entropy_unit == "nats":
+        return rows
+    if any("entropies" in row for row in rows):
+        raise SpecKVError(f"{path}: has entropies per token, which `speckv profile` writes in nats, not {entropy_unit}")
+    return [row | {name: row[name] * nats for name in ENTROPY_FEATURES} for row in rows]
+
+
+def _read_checked(path: Path) -> list[Row]:
     if not path.is_file():
         raise SpecKVError(f"{path}: no such file; `speckv profile` writes one")
     if path.suffix == ".csv":
@@ -164,7 +178,7 @@ def _read_csv(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return [{name: _parsed(name, row[name]) for name in row} for row in csv.DictReader(stream)]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise SpecKVError(f"{path}: not a readable record file ({error})") from None
 
 

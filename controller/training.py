@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,8 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Train
         raise SpecKVError(f"estimator {estimator}: must be one of {', '.join(ESTIMATORS)}")
     regressor = ESTIMATORS[estimator]
     features, rates = acceptance_data(rows)
-    groups = [row.get("prompt_id", str(number)) for number, row in enumerate(rows)]
+    by_prompt = all("prompt_id" in row for row in rows)
+    groups = [row["prompt_id"] if by_prompt else str(number) for number, row in enumerate(rows)]
     test = held_out(groups, seed)
     judged = fit(make_model(*regressor, seed), features[~test], rates[~test])
     predicted = np.clip(judged.predict(features[test]), 0, 1)
@@ -121,12 +123,13 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Train
         heads["survival"] = fit(make_model(*SURVIVAL, seed), prefixes, survived)
     report = {
         "rows": len(rows),
-        "prompts": len(set(groups)),
+        "prompts": len(set(groups)) if by_prompt else None,
         "seed": seed,
         "estimator": estimator,
-        "split": f"{TEST_SHARE:.0%} of the prompts held out for the metrics; refitted on all",
+        "split": f"{TEST_SHARE:.0%} of the {'prompts' if by_prompt else 'rounds'} held out; refitted on all",
         "data_sha256": digest(rows),
         "features": list(FEATURES),
+        "converged": {name: converged(model) for name, model in heads.items()},
         "metrics": metrics,
     }
     return Trained(heads, report)
@@ -157,11 +160,26 @@ def fit(model: Any, features: Array, labels: NDArray[Any]) -> Any:
     A network's weights of a constant input stay as random as they began, and would answer at random the first time
     the feature has another value (a compression level that was not profiled, say).
     """
-    model.fit(features, labels)
-    layers = getattr(model[-1] if hasattr(model, "steps") else model, "coefs_", None)
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # see converged()
+        model.fit(features, labels)
+    layers = getattr(_last(model), "coefs_", None)
     if layers is not None:
         layers[0][np.ptp(features, axis=0) == 0] = 0.0
     return model
+
+
+def converged(model: Any) -> bool:
+    """Whether a fitted model ended by itself, not by its limit of iterations; True of what has no such limit."""
+    last = _last(model)
+    return not hasattr(last, "coefs_") or bool(last.n_iter_ < last.max_iter)
+
+
+def _last(model: Any) -> Any:
+    """The estimator itself where ``model`` is a pipeline."""
+    return model[-1] if hasattr(model, "steps") else model
 
 
 def _correlation(predicted: NDArray[np.floating[Any]], rates: Array) -> float:

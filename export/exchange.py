@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import COMPRESSION_LEVELS, FEATURES
+from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, NATS
 from speckv.controller.files import write_whole
 from speckv.controller.policies.tokens import PAPER_GAMMAS
 from speckv.export.artefact import (
@@ -24,8 +25,7 @@ from speckv.export.artefact import (
 from speckv.export.card import model_card
 from speckv.export.files import brief, present, read_bounded
 from speckv.export.graph import assemble
-from speckv.export.heads import Head, Network
-from speckv.export.weights import SHAPES, read_weights, write_weights
+from speckv.export.weights import ENTROPY_UNIT, read_weights, write_weights
 
 ONNX, WEIGHTS, CONFIG, CARD = "controller.onnx", "speckv_mlp16_weights.npz", "config.json", "README.md"
 FILES = (ONNX, WEIGHTS, CONFIG)
@@ -59,18 +59,21 @@ def import_weights(path: Path) -> Artefact:
     """The paper's published weights as a controller with an acceptance_rate head.
 
     A ``config.json`` beside them is checked: it must not contradict the features' order or the compression levels;
-    it may name the candidate γ, by default the paper's.
+    it may name the candidate γ, by default the paper's, and the ``entropy_unit`` that the weights take, by default
+    bits. The controller takes nats in any case.
     """
     content = read_bounded(path, MAX_BYTES)
-    head = read_weights(content, str(path))
     config_file = path.with_name(CONFIG)
-    gammas = _gammas(config_file) if present(config_file) else list(PAPER_GAMMAS)
+    config = _read_config(config_file) if present(config_file) else {}
+    gammas, entropy_unit = _gammas(config, config_file), _entropy_unit(config, config_file)
+    head = read_weights(content, str(path), entropy_unit)
     metadata = Metadata(
         heads=["acceptance_rate"],
         gammas=gammas,
         training={
             "estimator": "mlp16",
             "imported_from": path.name,
+            "entropy_unit": entropy_unit,
             "weights_sha256": hashlib.sha256(content).hexdigest(),
             "note": "trained elsewhere, on raw features, as published with arXiv 2605.02888",
         },
@@ -85,18 +88,16 @@ def save_folder(artefact: Artefact, folder: Path) -> list[Path]:
     The artefact, ``config.json``, a model card unless there is one (it may have been edited), and the weights in the
     paper's form where the acceptance head is a network of its size.
     """
-    contents = {ONNX: artefact.content, CONFIG: msgspec.json.format(msgspec.json.encode(_config(artefact)))}
-    if _publishable(artefact.heads["acceptance_rate"]):
+    contents, config = {ONNX: artefact.content}, _config(artefact)
+    with contextlib.suppress(SpecKVError):  # not every head has that form
         contents[WEIGHTS] = write_weights(artefact.heads["acceptance_rate"])
+        config["entropy_unit"] = ENTROPY_UNIT  # of the weights; ``units`` are those of the artefact
+    contents[CONFIG] = msgspec.json.format(msgspec.json.encode(config))
     if not present(folder / CARD):
         contents[CARD] = model_card(artefact).encode()
     for name, content in contents.items():
         write_whole(folder / name, content)
     return [folder / name for name in contents]
-
-
-def _publishable(head: Head) -> bool:
-    return isinstance(head.estimator, Network) and head.estimator.w1.shape == SHAPES["W1"]
 
 
 def _config(artefact: Artefact) -> dict[str, Any]:
@@ -114,8 +115,8 @@ def _config(artefact: Artefact) -> dict[str, Any]:
     }
 
 
-def _gammas(path: Path) -> list[int]:
-    """The candidate γ of a ``config.json``, of which the keys that are known here must say what is true."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """A ``config.json``, of which the keys that are known here must say what is true."""
     content = read_bounded(path, MAX_CONFIG)
     try:
         config = msgspec.json.decode(content, type=dict[str, Any])
@@ -128,6 +129,17 @@ def _gammas(path: Path) -> list[int]:
     for key in LEVEL_KEYS:
         if config.get(key, COMPRESSION_LEVELS) != COMPRESSION_LEVELS:
             raise SpecKVError(f"{path}: {key} {brief(config[key])} are not {COMPRESSION_LEVELS}")
+    return config
+
+
+def _entropy_unit(config: dict[str, Any], path: Path) -> str:
+    unit = config.get("entropy_unit", ENTROPY_UNIT)
+    if not isinstance(unit, str) or unit not in NATS:
+        raise SpecKVError(f"{path}: entropy_unit {brief(unit)} is not {' or '.join(NATS)}")
+    return unit
+
+
+def _gammas(config: dict[str, Any], path: Path) -> list[int]:
     gammas = next((config[key] for key in GAMMA_KEYS if key in config), list(PAPER_GAMMAS))
     if not isinstance(gammas, list) or not gammas or not all(_is_gamma(gamma) for gamma in gammas):
         raise SpecKVError(f"{path}: candidate gammas {brief(gammas)} are not whole numbers within 1 … {MAX_GAMMA}")

@@ -56,6 +56,10 @@ def folders(folder: Path, weights: bytes) -> Iterator[Path]:
         "gamma-true": {"gammas": [True]},
         "gamma-huge": {"gammas": [10**30]},
         "gamma-number": {"gammas": 4},
+        "unit-unknown": {"entropy_unit": "bytes"},
+        "unit-number": {"entropy_unit": 2},
+        "unit-list": {"entropy_unit": ["bits"]},
+        "unit-escape": {"entropy_unit": "\x1b[2Jbits"},
         "gamma-escape": {"gammas": ["\x1b[2J\n"]},
     }
     contents = {name: json.dumps(config).encode() for name, config in configs.items()}

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from speckv.controller.errors import SpecKVError
+from speckv.export.artefact import make_artefact
 from speckv.export.card import model_card
 from speckv.export.exchange import CARD, CONFIG, ONNX, WEIGHTS, import_weights, open_controller, save_folder
+from speckv.export.graph import assemble
+from speckv.export.heads import Head, Network, Scaling
 from speckv.export.weights import SHAPES, read_weights, write_weights
 from speckv.integrations.runtime import Controller
 
@@ -26,6 +29,11 @@ def save_weights(path: Path, arrays: dict[str, np.ndarray], compressed: bool = F
     path.parent.mkdir(parents=True, exist_ok=True)
     (np.savez_compressed if compressed else np.savez)(path, **arrays)
     return path
+
+
+def in_bits(rows: Any) -> np.ndarray:
+    """Feature rows with entropies in nats, as the published weights take them."""
+    return np.asarray(rows, dtype=np.float64) / [np.log(2), 1, np.log(2), 1, 1, 1]
 
 
 def predict(arrays: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -77,8 +85,53 @@ def test_an_imported_controller_answers_as_the_model_card_computes(published: Pa
     arrays = controllers.published_arrays()
     for level in range(3):
         rates = controller.acceptance_rates((1.5, 0.72, 2.3, 0.45), level, (2, 4, 6, 8))
-        rows = np.array([[1.5, 0.72, 2.3, 0.45, level, gamma] for gamma in (2, 4, 6, 8)])
+        rows = in_bits([[1.5, 0.72, 2.3, 0.45, level, gamma] for gamma in (2, 4, 6, 8)])
         np.testing.assert_allclose(rates, predict(arrays, rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["bits", "nats", None])
+def test_the_unit_that_a_config_names_is_honoured(published: Path, unit: str | None) -> None:
+    (published / CONFIG).write_text(json.dumps({"entropy_unit": unit} if unit else {}))
+    for source in (published, published / WEIGHTS):
+        controller = Controller.load(source)
+        metadata = controller.artefact.metadata
+        assert metadata.training["entropy_unit"] == (unit or "bits")
+        assert metadata.units["mean_draft_entropy"] == metadata.units["max_draft_entropy"] == "nats"
+        for signals in np.random.default_rng(1).random((50, 4)) * [4, 1, 6, 1]:
+            rates = controller.acceptance_rates(signals.tolist(), 2, (2, 8))
+            rows = np.array([[*signals, 2, gamma] for gamma in (2, 8)])
+            expected = predict(controllers.published_arrays(), rows if unit == "nats" else in_bits(rows))
+            np.testing.assert_allclose(rates, expected, atol=2e-6)
+
+
+def test_weights_in_nats_are_exported_in_bits(published: Path) -> None:
+    (published / CONFIG).write_text('{"entropy_unit": "nats"}')
+    written = np.load(io.BytesIO(write_weights(open_controller(published).heads["acceptance_rate"])))
+    arrays = controllers.published_arrays()
+    factors = np.array([np.log(2), 1, np.log(2), 1, 1, 1])[:, None]
+    np.testing.assert_allclose(written["W1"], arrays["W1"] * factors, rtol=2e-7)
+    for name in ("b1", "W2", "b2"):
+        np.testing.assert_array_equal(written[name], arrays[name].astype(np.float32))
+
+
+@pytest.mark.parametrize("unit", ["bytes", 2, ["bits"], None, "BITS"])
+def test_an_unknown_unit_is_refused(published: Path, unit: Any) -> None:
+    (published / CONFIG).write_text(json.dumps({"entropy_unit": unit}))
+    with pytest.raises(SpecKVError, match=r"config.json: entropy_unit .* is not nats or bits"):
+        open_controller(published)
+
+
+def test_weights_too_large_for_the_published_format_are_not_written(tmp_path: Path) -> None:
+    head = controllers.artefact().heads["acceptance_rate"]
+    network, scaling = head.estimator, head.scaling
+    assert isinstance(network, Network) and scaling is not None
+    steep = Network(network.w1 * np.float32(1e4), network.b1, network.w2, network.b2)
+    head = Head(steep, Scaling(scaling.offset, scaling.scale * np.float32(1e4)))
+    with pytest.raises(SpecKVError, match=r"with its scaling folded in, .* use \.onnx"):
+        write_weights(head)
+    made = make_artefact(assemble({"acceptance_rate": head}), controllers.metadata(["acceptance_rate"]), "steep")
+    assert {path.name for path in save_folder(made, tmp_path)} == {ONNX, CONFIG, CARD}
+    assert "entropy_unit" not in json.loads((tmp_path / CONFIG).read_text())
 
 
 def test_an_import_says_where_it_is_from_and_has_one_head(published: Path) -> None:
@@ -109,9 +162,7 @@ def test_our_head_as_published_weights_has_its_scaling_folded_in(tmp_path: Path)
     estimator = controllers.trained().heads["acceptance_rate"]
     rows = (generator.random((200, 6)) * [8, 1, 12, 1, 2, 8]).astype(np.float32)
     weights = dict(np.load(io.BytesIO(content)))
-    np.testing.assert_allclose(
-        predict(weights, rows.astype(np.float64)), np.clip(estimator.predict(rows), 0, 1), atol=1e-6
-    )
+    np.testing.assert_allclose(predict(weights, in_bits(rows)), np.clip(estimator.predict(rows), 0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["ridge", "rf10", "mlp32"])
@@ -133,11 +184,13 @@ def test_a_saved_folder_is_a_controller_again(tmp_path: Path) -> None:
     assert Controller.from_pretrained(str(tmp_path / "saved")).gammas == saved.gammas
     config = json.loads((tmp_path / "saved" / CONFIG).read_text())
     assert config["features"][0] == "mean_draft_entropy" and config["gammas"] == [2, 4, 6, 8]
+    assert config["entropy_unit"] == "bits"  # of the weights
 
 
 def test_a_forest_s_folder_has_no_weights(tmp_path: Path) -> None:
     files = save_folder(controllers.artefact("rf10", survival=False), tmp_path)
     assert {path.name for path in files} == {ONNX, CONFIG, CARD}
+    assert "entropy_unit" not in json.loads((tmp_path / CONFIG).read_text())
     assert open_controller(tmp_path).sha256 == controllers.artefact("rf10", survival=False).sha256
 
 

@@ -68,6 +68,14 @@ def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, line: str,
     assert str(refusal.value) == f"{path}: line 2: {reason}; each line needs id, task and prompt"
 
 
+def test_a_file_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin1.jsonl"
+    path.write_bytes('{"id": 1, "task": "code", "prompt": "Größe?"}\n'.encode("latin-1"))
+    with pytest.raises(SpecKVError) as refusal:
+        load_prompts(str(path))
+    assert str(refusal.value).startswith(f"{path}: not a readable prompt file (") and "\n" not in str(refusal.value)
+
+
 def test_no_file_and_an_empty_file(tmp_path: Path) -> None:
     with pytest.raises(SpecKVError, match="no such prompt file; give train or heldout"):
         load_prompts("trian")

@@ -181,6 +181,26 @@ def test_a_bad_csv_cell_is_named_with_its_own_line(tmp_path: Path, name: str, ce
     assert str(refusal.value).startswith(f"{path}: row 4: {reason}")
 
 
+def test_entropies_in_bits_come_back_in_nats(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "paper.csv", paper_rows())
+    as_written, converted = read_records(path), read_records(path, "bits")
+    for before, after in zip(as_written, converted, strict=True):
+        changed = {"mean_draft_entropy", "max_draft_entropy"}
+        assert {name for name in before if before[name] != after[name]} <= changed
+        for name in changed:
+            assert after[name] == pytest.approx(before[name] * math.log(2))
+    assert read_records(path, "nats") == as_written
+
+
+def test_other_units_and_a_profile_s_own_records_in_bits_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "profiled.parquet"
+    write_records([row()], path)
+    with pytest.raises(SpecKVError, match="has entropies per token, which `speckv profile` writes in nats, not bits"):
+        read_records(path, "bits")
+    with pytest.raises(SpecKVError, match="entropy unit bytes: must be nats or bits"):
+        read_records(path, "bytes")
+
+
 def test_missing_columns_and_short_lines_of_a_csv(tmp_path: Path) -> None:
     rows = [{name: value for name, value in row.items() if name != "step"} for row in paper_rows()]
     with pytest.raises(SpecKVError, match="row 2: column step is missing"):

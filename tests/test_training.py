@@ -13,9 +13,20 @@ import pytest
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Round
 from speckv.controller.records import PAPER_COLUMNS, Row, make_row, read_records, write_records
-from speckv.controller.training import Trained, acceptance_data, digest, held_out, survival_data, train
+from speckv.controller.training import (
+    ESTIMATORS,
+    Trained,
+    acceptance_data,
+    converged,
+    digest,
+    fit,
+    held_out,
+    make_model,
+    survival_data,
+    train,
+)
 
-pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+pytestmark = pytest.mark.filterwarnings("error:Stochastic Optimizer")  # no wall of text for a user
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +123,17 @@ def test_the_report_says_what_was_trained_on(trained: Trained, synthetic_rows: l
     report = json.loads(json.dumps(trained.report))
     assert (report["rows"], report["prompts"], report["seed"]) == (len(synthetic_rows), 24, 3)
     assert report["data_sha256"] == digest(synthetic_rows)
+
+
+def test_the_report_says_whether_training_ended_by_itself(synthetic_rows: list[Row]) -> None:
+    report = train(synthetic_rows, estimator="rf10").report
+    assert report["converged"]["acceptance_rate"] is True  # a forest always does
+    assert isinstance(report["converged"]["survival"], bool)
+    model = fit(make_model("neural_network.MLPRegressor", {"max_iter": 2}, 0), *acceptance_data(synthetic_rows))
+    assert not converged(model)
+    assert converged(fit(make_model(*ESTIMATORS["ridge"], 0), *acceptance_data(synthetic_rows)))
+    easy = np.tile(np.eye(6, dtype=np.float32), (20, 1))
+    assert converged(fit(make_model(*ESTIMATORS["mlp16"], 0), easy, np.zeros(120)))
 
 
 def test_the_same_seed_gives_the_same_numbers(synthetic_rows: list[Row]) -> None:

@@ -284,7 +284,7 @@ def test_a_changed_transformers_is_refused(pair: tuple[Any, Any], monkeypatch: p
 
 def test_arguments_of_attach_are_checked(pair: tuple[Any, Any], tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"controller": tmp_path / "none.onnx"}, "none.onnx: cannot be read"),
+        ({"controller": tmp_path / "none.onnx"}, "none.onnx: no such file"),
         ({"objective": "speed"}, "objective speed: must be one of"),
         ({"mode": "batch"}, "mode batch: must be one of"),
         ({"gamma": -1}, "gamma -1: must be 0 or more"),

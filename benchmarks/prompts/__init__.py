@@ -25,7 +25,11 @@ def load_prompts(name: str = "heldout") -> list[Prompt]:
     if not path.is_file():
         raise SpecKVError(f"{name}: no such prompt file; give {' or '.join(SETS)}, or a JSONL file")
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise SpecKVError(f"{path}: not a readable prompt file ({error}); give JSONL in UTF-8") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -59,9 +59,14 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         self.first_round = False
         gamma = self.policy.begin(self.max_length - input_ids.shape[1] - 1)
         self.round.decide_ms = (perf_counter() - started) * 1e3
-        candidates, rows = (input_ids, None) if gamma <= 0 else self._draft(input_ids, gamma, self.round)
+        candidates, logits = input_ids, None
+        if gamma > 0:
+            tokens, rows = self._draft(input_ids, gamma, self.round)
+            # Joined out here, where they become ordinary tensors again: what transformers does with them is its own.
+            candidates = torch.cat((input_ids, tokens.to(input_ids.device)), dim=1)
+            logits = torch.stack(rows, dim=1) if rows else None
         self.verify_started = perf_counter()
-        return candidates, rows
+        return candidates, logits
 
     def update_candidate_strategy(self, input_ids: Tensor, scores: Tensor, num_matches: int) -> None:
         """Called by transformers after the verify: closes the round and reports it."""
@@ -74,7 +79,9 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         self.policy.observe(finished)
         self.listener(finished)
 
-    def _draft(self, input_ids: Tensor, gamma: int, this: Round) -> tuple[Tensor, Tensor | None]:
+    @torch.inference_mode()
+    def _draft(self, input_ids: Tensor, gamma: int, this: Round) -> tuple[Tensor, list[Tensor]]:
+        """The drafted ids (1, γ) and, for sampling, as many rows (1, V); fills in ``this``."""
         started = perf_counter()
         asked_ms = 0.0
         length = input_ids.shape[1]
@@ -100,8 +107,7 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         self._read(unread, this)
         this.decide_ms += asked_ms
         this.draft_ms = (perf_counter() - started) * 1e3 - asked_ms
-        drafted = ids[:, : length + this.drafted].to(input_ids.device)
-        return drafted, torch.stack(rows[: this.drafted], dim=1) if rows else None
+        return ids[:, length : length + this.drafted], rows[: this.drafted]
 
     def _choose(self, prefix: Tensor, raw: Tensor, rows: list[Tensor]) -> Tensor:
         """The draft's next token (1, 1) after ``prefix`` (1, n); appends to ``rows`` what a sample was drawn from."""
