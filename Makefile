@@ -6,14 +6,13 @@ CONSTRAINTS := $(if $(GPU),,-c constraints/cpu.txt)
 PIP := -m pip --disable-pip-version-check install --quiet
 VENV := .venv/bin
 OLD := .venv-transformers-5.19/bin
-OFFLINE := HF_HUB_OFFLINE=1
 
-.PHONY: demo test test-long check lint types data results clean
+.PHONY: demo test test-long check lint types readme clean
 
 demo: .venv/.ready
 	$(VENV)/speckv demo
 
-test: check
+test: check .venv-transformers-5.19/.ready
 	$(VENV)/python -m pytest -m "not long"
 	$(OLD)/python -m pytest -m "not long and not smollm2" tests/test_transformers_exact.py tests/test_transformers_hook.py
 
@@ -21,7 +20,7 @@ test: check
 test-long: .venv/.ready
 	$(VENV)/python -m pytest -m long
 
-check: .venv/.ready $(OLD)/../.ready lint types
+check: lint types
 
 lint: .venv/.ready
 	$(VENV)/ruff check .
@@ -50,7 +49,9 @@ FILES := $(shell echo $(SOURCES) | cksum | tr -d ' ')
 	$(OLD)/python $(PIP) -c constraints/transformers-5.19.txt -e ".[cpu,transformers]" pytest hypothesis pyarrow
 	touch $@
 
-$(OLD)/../.ready: .venv-transformers-5.19/.ready
+# README's tables, from the stored results.
+readme: .venv/.ready
+	$(VENV)/python -m speckv.benchmarks.readme
 
 clean:
 	rm -rf .venv .venv-transformers-5.19 build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -57,13 +58,16 @@ def demo(
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 48,
     modes: Annotated[str, typer.Option(help="Comma-separated: plain, hf-default, fixed-N, paper, speckv.")] = "",
     controller: Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")] = "default",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also store the figures in this file.")] = None,
     threads: ThreadsOption = 0,
 ) -> None:
     """Get a real pair of models, generate in every mode, and print a table."""
-    from speckv.benchmarks.demo import DEMO_MODES, compare, table
+    from speckv.benchmarks.demo import DEMO_MODES, as_json, compare, table
     from speckv.benchmarks.generation import Modes
+    from speckv.benchmarks.machine import machine, versions
     from speckv.benchmarks.progress import progress
     from speckv.benchmarks.prompts import load_prompts
+    from speckv.controller.files import write_whole
     from speckv.integrations.models import load_pair, resolve
 
     _prepare_torch(threads)
@@ -78,6 +82,10 @@ def demo(
         lines = compare(Modes(target, draft, controller), tokenizer, chosen, names, tokens, report)
     title = f"{compression} target, {draft_compression} draft, {len(chosen)} prompts × {tokens} tokens, greedy"
     console.print(table(lines, len(chosen), title))
+    if json_out is not None:
+        facts = {"command": " ".join(["speckv", *sys.argv[1:]]), "pair": pair, "target": compression}
+        facts |= {"draft": draft_compression, "tokens": tokens, "versions": versions(), "machine": machine()}
+        write_whole(json_out, json.dumps(as_json(lines, len(chosen), **facts), indent=1) + "\n")
     if compression != "fp32":
         console.print(
             "Identical output is exact in fp32. In lower precision a near-tie may fall the other way when several "

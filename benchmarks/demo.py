@@ -70,6 +70,22 @@ def compare(
     return [lines[name] for name in names]
 
 
+def as_json(lines: Sequence[Line], prompts: int, **facts: Any) -> dict[str, Any]:
+    """The table's figures, with ``facts`` (models, versions, machine, command) beside them."""
+    plain = next(line for line in lines if line.mode == PLAIN)
+    rows = [
+        {
+            "mode": line.mode,
+            "tokens_per_s": line.rate,
+            "vs_plain": line.rate / plain.rate,
+            "identical": line.identical,
+            **line.stats.as_dict(),
+        }
+        for line in lines
+    ]
+    return {**facts, "prompts": prompts, "rows": rows}
+
+
 def table(lines: Sequence[Line], prompts: int, title: str) -> Table:
     """The demo's closing table."""
     drawn = Table(title=title)

@@ -19,6 +19,9 @@ FIRST_PROBE, LAST_PROBE = 8, 128
 """After how many rounds without drafting to draft again to see, doubled while drafting does not pay; and after how
 many with drafting to decode one token plainly, to time that too, doubled every time."""
 
+PROBE_SHARE = 0.01
+"""Most of the time that may go into preparing the draft's cache for nothing but a probe."""
+
 
 class ThroughputPolicy(LearnedPolicy):
     """Maximises tokens per second; γ from 0 to ``max_gamma``, decided per drafted token or per step.
@@ -64,6 +67,9 @@ class ThroughputPolicy(LearnedPolicy):
         self._probe_after = FIRST_PROBE
         self._busy = 0
         self._plain_after = FIRST_PROBE
+        self._room = 0
+        self._warm = False
+        self._prefill_ms = self._since_prefill_ms = 0.0
 
     @property
     def rate(self) -> float:
@@ -77,6 +83,9 @@ class ThroughputPolicy(LearnedPolicy):
         return self._accepted / self._predicted
 
     def begin(self, room: int) -> int:
+        if room > self._room:  # it only shrinks within a text, so this is another one, unknown to the draft
+            self._warm = False
+        self._room = room
         self._limit = min(self.max_gamma, room)
         self._asked = []
         if self._limit <= 0:
@@ -92,7 +101,7 @@ class ThroughputPolicy(LearnedPolicy):
             self._limit = min(self.fallback_gamma, self._limit)
             return self._limit
         # The controller is asked for a probe too, or what comes of it could not correct k.
-        probing = self._idle >= self._probe_after
+        probing = self._probe_is_due()
         if self.per_token:
             return self._limit if self._worth(signals, 0) or probing else 0
         return max(self._best_step(signals), int(probing))
@@ -106,6 +115,10 @@ class ThroughputPolicy(LearnedPolicy):
     def observe(self, outcome: Round) -> None:
         super().observe(outcome)
         self.cost.observe(outcome)
+        self._warm = self._warm or outcome.drafted > 0
+        self._since_prefill_ms += outcome.verify_ms
+        if outcome.draft_prefill:
+            self._prefill_ms, self._since_prefill_ms = outcome.draft_ms, 0.0
         self._tokens = MEMORY * self._tokens + outcome.emitted
         self._ms = MEMORY * self._ms + self.cost.step_ms(outcome.drafted)
         if not outcome.drafted:
@@ -129,6 +142,11 @@ class ThroughputPolicy(LearnedPolicy):
         elif paid:
             self._probe_after = FIRST_PROBE
         self._idle = 0
+
+    def _probe_is_due(self) -> bool:
+        """Whether to draft now just to see; on a text new to the draft that costs a prefill, so there more rarely."""
+        affordable = self._warm or self._prefill_ms <= PROBE_SHARE * self._since_prefill_ms
+        return self._idle >= self._probe_after and affordable
 
     def _worth(self, signals: Sequence[float], drafted: int) -> bool:
         survival = self.controller.survival(signals, self.level, drafted)
