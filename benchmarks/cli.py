@@ -83,7 +83,7 @@ def demo(
     title = f"{compression} target, {draft_compression} draft, {len(chosen)} prompts × {tokens} tokens, greedy"
     console.print(table(lines, len(chosen), title))
     if json_out is not None:
-        facts = {"command": " ".join(["speckv", *sys.argv[1:]]), "pair": pair, "target": compression}
+        facts: dict[str, Any] = {"command": " ".join(["speckv", *sys.argv[1:]]), "pair": pair, "target": compression}
         facts |= {"draft": draft_compression, "tokens": tokens, "versions": versions(), "machine": machine()}
         write_whole(json_out, json.dumps(as_json(lines, len(chosen), **facts), indent=1) + "\n")
     if compression != "fp32":
