@@ -20,6 +20,8 @@ VOCABULARY = 12
 SAMPLES = 20_000
 SIGNIFICANCE = 1e-3
 CALL = 500
+FEWER = 6_000
+"""Enough for what is asked besides: each of these runs takes a minute per 10,000 samples on a slow core."""
 
 
 def markov(seed: int, sharpness: float) -> Any:
@@ -97,19 +99,19 @@ def p_value(target: Any, draft: Any, warpers: dict[str, Any], samples: int = SAM
     return float(scipy_stats.chi2.sf(statistic, freedom))
 
 
-@pytest.mark.parametrize("warpers", WARPERS, ids=["warped", "plain"])
-def test_distribution_is_the_targets(pair: tuple[Any, Any], warpers: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("warpers", "samples"), [(WARPERS[0], SAMPLES), (WARPERS[1], FEWER)], ids=["warped", "plain"])
+def test_distribution_is_the_targets(pair: tuple[Any, Any], warpers: dict[str, Any], samples: int) -> None:
     target, draft = pair
     attach_policy(target, draft, EntropyPolicy(0))
-    assert p_value(target, draft, warpers) > SIGNIFICANCE
+    assert p_value(target, draft, warpers, samples) > SIGNIFICANCE
     assert 0.3 < stats(target).acceptance_rate < 0.95
 
 
 def test_distribution_with_the_shipped_controller(pair: tuple[Any, Any]) -> None:
     target, draft = pair
     attach(target, draft, objective="tokens")  # by throughput it would rightly not draft: the draft costs as much
-    assert p_value(target, draft, WARPERS[0], SAMPLES // 2) > SIGNIFICANCE
-    assert stats(target).drafted > 5_000
+    assert p_value(target, draft, WARPERS[0], FEWER) > SIGNIFICANCE
+    assert stats(target).drafted > 3_000
 
 
 class DropsByIdentity(AdaptiveCandidateGenerator):
@@ -130,4 +132,4 @@ def test_the_test_catches_a_token_dropped_by_its_identity(
     policy: Policy = EntropyPolicy(0)
     attach_policy(target, draft, policy)
     monkeypatch.setattr("speckv.integrations.transformers.hook.AdaptiveCandidateGenerator", DropsByIdentity)
-    assert p_value(target, draft, WARPERS[0]) < 1e-6
+    assert p_value(target, draft, WARPERS[0], FEWER) < 1e-6
