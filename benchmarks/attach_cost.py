@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 import transformers
 
+from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.prompts import load_prompts
-from speckv.controller.files import write_whole
 from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import Round
 from speckv.integrations.models import load_pair
@@ -89,10 +88,7 @@ def main() -> None:
     result = measure(arguments.pair, arguments.compression, arguments.prompts, arguments.tokens)
     result |= {"command": "python -m speckv.benchmarks.attach_cost", "threads": torch.get_num_threads()}
     result |= {"versions": versions(), "machine": machine()}
-    text = json.dumps(result, indent=1) + "\n"
-    print(text, end="")
-    if arguments.json:
-        write_whole(arguments.json, text)
+    show_and_store(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.tables import Table
 from speckv.controller.decision import best_for_tokens
-from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 from speckv.controller.policies.tokens import PAPER_GAMMAS
 from speckv.controller.records import read_records
@@ -159,12 +159,8 @@ def heads(
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on stderr and exit code 1."""
-    try:
-        app()
-    except SpecKVError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+    """Run the command."""
+    run_command(app)
 
 
 if __name__ == "__main__":

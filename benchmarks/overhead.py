@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -15,9 +14,9 @@ import torch
 import transformers
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.generation import counted_stock
 from speckv.benchmarks.machine import machine, versions
-from speckv.controller.files import write_whole
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Policy
 from speckv.controller.stats import Stats
@@ -123,10 +122,7 @@ def main() -> None:
     result = measure(arguments.rounds)
     result |= {"command": "python -m speckv.benchmarks.overhead", "rounds": arguments.rounds, "gamma": GAMMA}
     result |= {"versions": versions(), "machine": machine(), "threads": 1}
-    text = json.dumps(result, indent=1) + "\n"
-    print(text, end="")
-    if arguments.json:
-        write_whole(arguments.json, text)
+    show_and_store(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.paper_data import Release, read_release
 from speckv.controller.errors import SpecKVError
@@ -105,12 +106,8 @@ def paper(
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on stderr and exit code 1."""
-    try:
-        app()
-    except SpecKVError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+    """Run the command."""
+    run_command(app)
 
 
 if __name__ == "__main__":

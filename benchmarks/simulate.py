@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from speckv.benchmarks.command import run as run_command
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 
@@ -201,12 +202,8 @@ def _show(results: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on stderr and exit code 1."""
-    try:
-        app()
-    except SpecKVError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+    """Run the command."""
+    run_command(app)
 
 
 if __name__ == "__main__":

@@ -35,13 +35,3 @@ def unpack(row: list[float]) -> tuple[int, float, float]:
     if not total > 0:  # NaN: no signal could be had
         return int(token), math.nan, math.nan
     return int(token), math.log(total) - moment / total, 1.0 / total
-
-
-def signals(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropy (nats) and top-1 probability, float32 (B,) each, of softmax(``logits``), (B, V), all on the device.
-
-    For loops that keep the signals there (a captured draft loop writes them to a static buffer).
-    """
-    sums = pack(logits.new_zeros(logits.shape[0], 1), logits)
-    total, moment = sums[:, 1], sums[:, 2]
-    return total.log() - moment / total, total.reciprocal()
