@@ -130,6 +130,31 @@ def profile(
 
 
 @app.command()
+def trace(
+    out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.")],
+    pair: PairOption = "default",
+    compression: Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")] = "bf16",
+    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    prompts: Annotated[str, typer.Option(help="heldout, train, or a JSONL file with id, task and prompt.")] = "heldout",
+    tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=4)] = 96,
+    depth: Annotated[int, typer.Option(help="Tokens the draft runs ahead from every position.", min=1)] = 20,
+    batch: Annotated[int, typer.Option(help="Prompts the target decodes at once.", min=1)] = 16,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Record what the draft would propose from every position of the target's greedy text, to replay policies on."""
+    from speckv.benchmarks.progress import progress
+    from speckv.benchmarks.prompts import load_prompts
+    from speckv.benchmarks.trace_making import make_traces
+
+    _prepare_torch(threads)
+    with progress() as report:
+        count = make_traces(
+            out, load_prompts(prompts), pair, compression, draft_compression, tokens, depth, batch, report
+        )
+    _say(f"{out}: {count} positions; next: python -m speckv.benchmarks.replay")
+
+
+@app.command()
 def train(
     records: Annotated[Path, typer.Argument(help="Records of `speckv profile`, or a CSV with the paper's columns.")],
     out: Annotated[Path, typer.Option(help="The .onnx artefact to write.")] = Path("controller.onnx"),

@@ -125,8 +125,8 @@ class _Session:
         self.draft = load_model(sources.draft, draft_load)
         self.constants: Row = {
             "compression": list(COMPRESSION_LEVELS)[compression_level(load)],
-            "target": _shown(sources.target),
-            "draft": _shown(sources.draft),
+            "target": shown(sources.target),
+            "draft": shown(sources.draft),
             "target_dtype": str(self.target.dtype).removeprefix("torch."),
             "draft_dtype": str(self.draft.dtype).removeprefix("torch."),
             "versions": json.dumps({**versions(), **machine(), "threads": torch.get_num_threads()}),
@@ -148,7 +148,7 @@ class _Session:
         return rows
 
 
-def _shown(source: str) -> str:
+def shown(source: str) -> str:
     """A hub id as it is, a local folder by its name only."""
     return Path(source).name if Path(source).exists() else source
 

@@ -1,9 +1,11 @@
-"""What a step costs: milliseconds to draft a token and to verify rows, guessed, then timed by the loop."""
+"""What a step costs: milliseconds to draft a token and to verify rows, known beforehand, then timed by the loop."""
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 from speckv.controller.policy import Round
@@ -21,87 +23,144 @@ of the machine's load is believed after half a window."""
 LIFE = 128
 """Rounds after which a timing counts only where fewer than three younger ones are known."""
 
+LEAST_MS = 1e-6
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Forward times of a pair in ms, as guessed or calibrated; no later change is written into them.
+
+    ``draft`` and ``verify`` are by rows: new positions in one forward, over all requests of a batch. Between the
+    rows given they are linear, and so beyond the last two. ``draft_context`` and ``verify_context`` are what every
+    1,000 tokens of context add to one forward.
+    """
+
+    draft: Mapping[int, float]
+    verify: Mapping[int, float]
+    draft_context: float = 0.0
+    verify_context: float = 0.0
+
+    @classmethod
+    def from_sizes(cls, target_bytes: float, draft_bytes: float) -> Costs:
+        """A guess before anything was timed: a small batch's forward takes as long as reading the weights."""
+        return cls.linear(draft_bytes / BYTES_PER_MS, target_bytes / BYTES_PER_MS)
+
+    @classmethod
+    def linear(cls, draft_ms: float, verify_ms: float, row_ms: float | None = None) -> Costs:
+        """Of one row each, and what a further row adds to a verify (ROW_SHARE of it when left out)."""
+        row = ROW_SHARE * verify_ms if row_ms is None else row_ms
+        return cls({1: draft_ms, 2: draft_ms * (1 + ROW_SHARE)}, {1: verify_ms, 2: verify_ms + row})
+
+
+@dataclass
+class _Curve:
+    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing."""
+
+    baseline: Mapping[int, float]
+    timed: dict[int, deque[tuple[int, float]]] = field(default_factory=dict)
+    slowness: dict[int, float] = field(default_factory=dict)
+    anchors: dict[int, float] = field(default_factory=dict)
+    rounds: int = 0
+
+    def learn(self, rows: int, ms: float, rounds: int) -> None:
+        """A forward of ``rows`` took ``ms``, in round number ``rounds``."""
+        self.timed.setdefault(rows, deque(maxlen=WINDOW)).append((rounds, max(ms, LEAST_MS)))
+        self.rounds = rounds
+        self.anchors.clear()
+
+    def time(self, rows: int) -> float:
+        """Milliseconds of a forward of ``rows``."""
+        if not self.anchors:
+            self._settle()
+        last = max(self.anchors)
+        if rows <= last:
+            return _interpolate(self.anchors, rows)
+        return max(self.anchors[last], self._guess(rows) * self.factor(rows))
+
+    def factor(self, rows: int) -> float:
+        """How many times longer than the baseline a forward of ``rows`` takes."""
+        if not self.anchors:
+            self._settle()
+        return _interpolate(self.slowness, rows) if self.slowness else 1.0
+
+    def _settle(self) -> None:
+        self.slowness = {rows: self._slowness(rows) for rows in sorted(self.timed)}
+        highest = LEAST_MS
+        for rows in sorted({*self.baseline, *self.timed}):
+            factor = _interpolate(self.slowness, rows) if self.slowness else 1.0
+            highest = self.anchors[rows] = max(highest, self._guess(rows) * factor)
+
+    def _guess(self, rows: int) -> float:
+        guess = _interpolate(self.baseline, rows)
+        keys = sorted(self.baseline)
+        if rows > keys[-1] and len(keys) > 1:
+            slope = (self.baseline[keys[-1]] - self.baseline[keys[-2]]) / (keys[-1] - keys[-2])
+            guess += max(0.0, slope) * (rows - keys[-1])
+        return max(guess, LEAST_MS)
+
+    def _slowness(self, rows: int) -> float:
+        timings = list(self.timed[rows])
+        young = [ms for at, ms in timings if at > self.rounds - LIFE]
+        return median(young if len(young) >= 3 else [ms for _, ms in timings[-3:]]) / self._guess(rows)
+
 
 class CostModel:
     """Time of one step with γ drafted tokens: t(γ) = γ · draft + verify(γ + 1 rows), in milliseconds.
 
-    ``verify(n)`` is a table by rows, since real kernels have steps: it is the guess from sizes times a factor
-    interpolated between the row counts that were timed, made non-decreasing.
+    It starts from ``costs`` and follows the loop's own timings: tables by rows, since real kernels have steps. With
+    a batch of B requests a draft forward has B rows and a verify B · (γ + 1).
     """
 
-    def __init__(self, draft_ms: float, verify_ms: float, row_ms: float | None = None) -> None:
-        self._draft_guess = draft_ms
-        self._verify_guess = verify_ms
-        self._row_guess = ROW_SHARE * verify_ms if row_ms is None else row_ms
-        self._drafts: deque[float] = deque(maxlen=WINDOW)
-        self._verifies: dict[int, deque[tuple[int, float]]] = {}
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+        self._draft = _Curve(costs.draft)
+        self._verify = _Curve(costs.verify)
         self._rounds = 0
-        self._table: list[float] = []
-
-    @classmethod
-    def from_sizes(cls, target_bytes: float, draft_bytes: float) -> CostModel:
-        """A guess before anything was timed: a small batch's forward takes as long as reading the weights."""
-        return cls(draft_bytes / BYTES_PER_MS, target_bytes / BYTES_PER_MS)
+        self._position = 0
 
     @property
     def draft_ms(self) -> float:
-        """One drafted token, with its share of bringing the draft's cache up to date."""
-        if self._drafts:
-            return median(self._drafts)
-        return self._draft_guess * self._scale()
+        """One drafted token of one request, with its share of bringing the draft's cache up to date."""
+        return self.draft_time(1)
+
+    def draft_time(self, rows: int) -> float:
+        """One draft forward that gives each of ``rows`` requests a token."""
+        # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
+        scale = 1.0 if self._draft.timed else self._verify.factor(1)
+        return scale * self._draft.time(rows) + self.costs.draft_context * self._position / 1e3
 
     def verify_ms(self, rows: int) -> float:
         """One target forward over ``rows`` ≥ 1 new positions."""
-        while len(self._table) < rows:
-            self._extend()
-        return self._table[rows - 1]
+        return self._verify.time(rows) + self.costs.verify_context * self._position / 1e3
 
-    def step_ms(self, gamma: int) -> float:
-        """One step that drafts ``gamma`` ≥ 0 tokens."""
-        return gamma * self.draft_ms + self.verify_ms(gamma + 1)
+    def step_ms(self, gamma: int, batch: int = 1) -> float:
+        """One step that drafts ``gamma`` ≥ 0 tokens for each of ``batch`` requests."""
+        return gamma * self.draft_time(batch) + self.verify_ms(batch * (gamma + 1))
 
-    def step_times(self, gammas: Sequence[int]) -> list[float]:
+    def step_times(self, gammas: Sequence[int], batch: int = 1) -> list[float]:
         """``step_ms`` of several γ."""
-        draft = self.draft_ms
-        return [gamma * draft + self.verify_ms(gamma + 1) for gamma in gammas]
+        draft = self.draft_time(batch)
+        return [gamma * draft + self.verify_ms(batch * (gamma + 1)) for gamma in gammas]
 
-    def observe(self, outcome: Round) -> None:
+    def observe(self, outcome: Round, batch: int = 1) -> None:
         """Learn from a finished round's times, except those that hold a prefill."""
         self._rounds += 1
+        self._position = outcome.position
         if outcome.drafted and not outcome.draft_prefill:
-            self._drafts.append(outcome.draft_ms / outcome.drafted)
+            ms = outcome.draft_ms / outcome.drafted - self.costs.draft_context * self._position / 1e3
+            self._draft.learn(batch, ms, self._rounds)
         if not outcome.verify_prefill and outcome.verify_ms > 0:
-            rows = outcome.drafted + 1
-            self._verifies.setdefault(rows, deque(maxlen=WINDOW)).append((self._rounds, outcome.verify_ms))
-            self._table.clear()
+            ms = outcome.verify_ms - self.costs.verify_context * self._position / 1e3
+            self._verify.learn(batch * (outcome.drafted + 1), ms, self._rounds)
 
-    def _guess(self, rows: int) -> float:
-        return self._verify_guess + (rows - 1) * self._row_guess
 
-    def _scale(self) -> float:
-        """How much slower than guessed the verify is; until drafts are timed, their guess scales with it."""
-        if not self._verifies:
-            return 1.0
-        rows = min(self._verifies)
-        return self._slowness(rows)
-
-    def _slowness(self, rows: int) -> float:
-        """How many times longer than guessed a verify of ``rows``, which was timed, takes."""
-        timings = list(self._verifies[rows])
-        young = [ms for at, ms in timings if at > self._rounds - LIFE]
-        return median(young if len(young) >= 3 else [ms for _, ms in timings[-3:]]) / self._guess(rows)
-
-    def _extend(self) -> None:
-        rows = len(self._table) + 1
-        value = self._guess(rows) * self._factor(rows)
-        self._table.append(max(value, self._table[-1]) if self._table else value)
-
-    def _factor(self, rows: int) -> float:
-        known = sorted(self._verifies)
-        if not known:
-            return 1.0
-        below = max((n for n in known if n <= rows), default=known[0])
-        above = min((n for n in known if n >= rows), default=known[-1])
-        low, high = self._slowness(below), self._slowness(above)
-        share = (rows - below) / (above - below) if above != below else 0.0
-        return low + share * (high - low)
+def _interpolate(table: Mapping[int, float], at: int) -> float:
+    """Linear between the ascending keys of ``table``, constant outside of them."""
+    if at in table:
+        return table[at]
+    keys = list(table)
+    above = bisect(keys, at)
+    if above in (0, len(keys)):
+        return table[keys[min(above, len(keys) - 1)]]
+    low, high = keys[above - 1], keys[above]
+    return table[low] + (at - low) / (high - low) * (table[high] - table[low])

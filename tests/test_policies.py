@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import Oracle, World, drafts, linear, play
 
-from speckv.controller.cost import CostModel
+from speckv.controller.cost import CostModel, Costs
 from speckv.controller.decision import best_for_throughput, best_for_tokens, expected_tokens
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import summarize
@@ -29,9 +29,11 @@ MAKERS: dict[str, Callable[[Oracle], Policy]] = {
     "fixed": lambda _: FixedPolicy(MAX_GAMMA),
     "tokens": lambda oracle: TokensPolicy(oracle, 1, gammas=(2, MAX_GAMMA)),
     "tokens of 2": lambda oracle: TokensPolicy(oracle, 1, gammas=(2,)),
-    "throughput per token": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(30, 100), MAX_GAMMA),
-    "throughput per step": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(30, 100), MAX_GAMMA, per_token=False),
-    "throughput of 2": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(30, 100), max_gamma=2),
+    "throughput per token": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(Costs.linear(30, 100)), MAX_GAMMA),
+    "throughput per step": lambda oracle: ThroughputPolicy(
+        oracle, 1, CostModel(Costs.linear(30, 100)), MAX_GAMMA, per_token=False
+    ),
+    "throughput of 2": lambda oracle: ThroughputPolicy(oracle, 1, CostModel(Costs.linear(30, 100)), max_gamma=2),
 }
 ANY_SIGNAL = st.one_of(st.floats(0, 12), st.sampled_from([math.nan, math.inf, -math.inf]))
 
@@ -53,7 +55,7 @@ class Says(Oracle):
 
 def after_a_round(policy: Policy, signal: float = 0.5) -> Policy:
     """``policy`` having seen one round of one token, with timings that are its guesses."""
-    cost = policy.cost if isinstance(policy, ThroughputPolicy) else CostModel(1, 1)
+    cost = policy.cost if isinstance(policy, ThroughputPolicy) else CostModel(Costs.linear(1, 1))
     policy.observe(Round(0, [signal], [signal], 1, 2, draft_ms=cost.draft_ms, verify_ms=cost.verify_ms(2)))
     return policy
 
@@ -123,7 +125,7 @@ def test_broken_signals_fall_back_are_counted_and_logged_once(
 ) -> None:
     for policy in (
         TokensPolicy(Says(1.0), 0, fallback_gamma=3),
-        ThroughputPolicy(Says(1.0), 0, CostModel(0, 100), per_token=per_token, fallback_gamma=3),
+        ThroughputPolicy(Says(1.0), 0, CostModel(Costs.linear(0, 100)), per_token=per_token, fallback_gamma=3),
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="speckv"):
@@ -141,7 +143,7 @@ def test_broken_signals_fall_back_are_counted_and_logged_once(
 
 def drafting_on(survival: float, drafted: int = 1, room: int = 100) -> bool:
     """At ρ = 1 / 100 per ms, T(γ) = 100 + 60 γ, c = 0.8 and k = 1."""
-    policy = ThroughputPolicy(Says(survival), 0, CostModel(draft_ms=50, verify_ms=100, row_ms=10))
+    policy = ThroughputPolicy(Says(survival), 0, CostModel(Costs.linear(50, 100, 10)))
     policy.begin(room)
     return policy.more([0.5] * drafted, [0.5] * drafted)
 
@@ -153,13 +155,13 @@ def test_throughput_draws_the_line_where_the_arithmetic_does() -> None:
 
 
 def test_the_running_rates_move_the_line() -> None:
-    policy = ThroughputPolicy(Says(0.8), 0, CostModel(50, 100, row_ms=10))
+    policy = ThroughputPolicy(Says(0.8), 0, CostModel(Costs.linear(50, 100, 10)))
     policy.begin(room=100)
     policy.more([0.5], [0.5])
     policy.observe(Round(0, [0.5] * 2, [0.5] * 2, accepted=1, emitted=2, draft_ms=100, verify_ms=120))
     assert policy.rate == pytest.approx(max(2 / 220, 1 / 100))
     assert policy.correction == pytest.approx((0.97 * 8 + 0) / (0.97 * 8 + 0.8))  # 0.8 promised, none came
-    cheap = ThroughputPolicy(Says(0.8), 0, CostModel(10, 100, row_ms=0))
+    cheap = ThroughputPolicy(Says(0.8), 0, CostModel(Costs.linear(10, 100, 0)))
     cheap.begin(room=100)
     cheap.observe(Round(0, [0.5] * 5, [0.5] * 5, accepted=5, emitted=6, draft_ms=50, verify_ms=100))
     assert cheap.rate == pytest.approx(6 / 150)
@@ -167,7 +169,7 @@ def test_the_running_rates_move_the_line() -> None:
 
 @pytest.mark.parametrize("per_token", [True, False])
 def test_what_was_promised_and_came_is_counted_alike_in_both_modes(per_token: bool) -> None:
-    policy = ThroughputPolicy(Oracle(0.5), 0, CostModel(0, 100, row_ms=0), per_token=per_token)
+    policy = ThroughputPolicy(Oracle(0.5), 0, CostModel(Costs.linear(0, 100, 0)), per_token=per_token)
     after_a_round(policy)
     this = drafts(policy, 3, lambda _: (0.5, 0.5))
     assert this.drafted == 3
@@ -179,7 +181,7 @@ def test_what_was_promised_and_came_is_counted_alike_in_both_modes(per_token: bo
 
 def stepped(survival: float) -> ThroughputPolicy:
     """Verifying costs 100 ms for up to three rows, 200 for up to six, 400 for more; drafting 10 a token."""
-    cost = CostModel(10, 100)
+    cost = CostModel(Costs.linear(10, 100))
     for rows, verify in zip(range(1, 10), [100.0] * 3 + [200.0] * 3 + [400.0] * 3, strict=True):
         cost.observe(Round(0, [0.5] * (rows - 1), [0.5] * (rows - 1), draft_ms=10 * (rows - 1), verify_ms=verify))
     return ThroughputPolicy(Says(survival), 0, cost)
@@ -199,7 +201,7 @@ def test_looking_ahead_crosses_a_step_of_the_verify_when_it_pays() -> None:
 
 def test_free_and_certain_drafts_go_to_the_limit() -> None:
     for per_token in (True, False):
-        policy = ThroughputPolicy(Oracle(1.0), 0, CostModel(0, 100, row_ms=0), per_token=per_token)
+        policy = ThroughputPolicy(Oracle(1.0), 0, CostModel(Costs.linear(0, 100, 0)), per_token=per_token)
         played = play(policy, World(1.0, 0.0, linear(100.0)), rounds=40, room=5)
         gammas = [this.drafted for this in played[1:]]
         assert set(gammas) <= {0, 5}
@@ -240,7 +242,7 @@ def test_a_copy_learns_for_itself(name: str) -> None:
 
 
 def test_make_policy() -> None:
-    cost, oracle = CostModel(1, 1), Oracle(0.5)
+    cost, oracle = CostModel(Costs.linear(1, 1)), Oracle(0.5)
     fixed = make_policy(None, "throughput", "token", 0, cost, gamma=3)
     assert isinstance(fixed, FixedPolicy) and fixed.gamma == 3
     token = make_policy(oracle, "throughput", "token", 2, cost, max_gamma=5)

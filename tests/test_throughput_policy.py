@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import pytest
 from simulation import Oracle, World, earned, linear, milliseconds, play
 
-from speckv.controller.cost import CostModel
+from speckv.controller.cost import CostModel, Costs
 from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import Round
 
@@ -25,7 +25,7 @@ GRID = [cell for cell in product(ACCEPTANCES, DRAFTS) if cell != SMALL_GAIN]
 
 def throughput(told: float, per_token: bool = True) -> ThroughputPolicy:
     """A policy whose controller is ``told`` an acceptance and whose first costs are wrong."""
-    return ThroughputPolicy(Oracle(told), 0, CostModel(20, 80), per_token=per_token)
+    return ThroughputPolicy(Oracle(told), 0, CostModel(Costs.linear(20, 80)), per_token=per_token)
 
 
 def pair(acceptance: float, draft: float) -> World:
@@ -126,7 +126,7 @@ def test_a_verify_that_gets_cheaper_is_noticed() -> None:
 
 def test_a_prefill_only_to_probe_is_rare() -> None:
     """Speculation does not pay, and every text is new to the draft: its prefills take under 2 % of the time."""
-    policy = ThroughputPolicy(Oracle(0.0), 0, CostModel(50, 100))
+    policy = ThroughputPolicy(Oracle(0.0), 0, CostModel(Costs.linear(50, 100)))
     spent = prefills = 0.0
     for _ in range(200):  # texts of 40 tokens
         seen = False

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from speckv.controller.cost import CostModel
+from speckv.controller.cost import CostModel, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
@@ -55,7 +55,7 @@ def attach(
         if gamma is None:
             loaded = controller if isinstance(controller, Controller) else Controller.load(controller, provider)
         level = compression_level(compression) if compression else detect_level(target.config)
-        cost = CostModel.from_sizes(_bytes(target), _bytes(draft))
+        cost = CostModel(Costs.from_sizes(_bytes(target), _bytes(draft)))
         policy = make_policy(loaded, objective, mode, level, cost, gamma, max_gamma)
     elif gamma is not None:
         raise SpecKVError("gamma and policy contradict each other; give one of them")

@@ -1,0 +1,78 @@
+"""Cost regimes: what a drafted token and a verify take, and which trace they are replayed on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from speckv.controller.cost import CostModel, Costs
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import COMPRESSION_LEVELS
+
+REGIMES = Path(__file__).parent.parent / "regimes.json"
+TRACES = Path(__file__).parent.parent / "data"
+MOST_ROWS = 21
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Milliseconds: ``draft_ms`` a drafted token, ``verify_ms[n − 1]`` a verify of n rows, all a framework does in it.
+
+    ``compression`` (fp16, int8, nf4) is the target's, ``trace`` the name of the trace file replayed.
+    """
+
+    name: str
+    compression: str
+    trace: str
+    draft_ms: float
+    verify_ms: tuple[float, ...]
+    source: str = ""
+
+    def step_ms(self, gamma: int) -> float:
+        """t(γ): one step that drafts ``gamma`` tokens."""
+        return gamma * self.draft_ms + self.verify_ms[gamma]
+
+    def cost_model(self) -> CostModel:
+        """The cost model that calibrating under this regime gives."""
+        return CostModel(Costs({1: self.draft_ms}, dict(enumerate(self.verify_ms, start=1))))
+
+
+def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
+    """The regimes of a JSON file, by name; SpecKVError names what is wrong.
+
+    Each has ``compression``, ``trace``, ``draft_ms``, ``source``, and ``verify_ms``: milliseconds by rows, such as
+    ``{"1": 170, "3": 175}``, linear in between and beyond the last two.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        regimes = {name: _regime(name, entry) for name, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SpecKVError(f"{path}: not a regimes file ({error!r}); see benchmarks/regimes.json") from None
+    for name, regime in regimes.items():
+        if regime.compression not in COMPRESSION_LEVELS:
+            raise SpecKVError(f"{path}: regime {name}: compression {regime.compression} is unknown")
+    return regimes
+
+
+def _regime(name: str, entry: dict[str, object]) -> Regime:
+    import numpy as np
+
+    table = {int(rows): float(ms) for rows, ms in entry["verify_ms"].items()}  # type: ignore[attr-defined]
+    rows = sorted(table)
+    times = [table[count] for count in rows]
+    if rows[0] != 1 or min(times) <= 0:
+        raise ValueError(f"{name}: verify_ms must begin with 1 row and be above 0")
+    wanted = np.arange(1, MOST_ROWS + 1)
+    known = np.interp(wanted, rows, times)
+    if len(rows) > 1:
+        slope = max(0.0, (times[-1] - times[-2]) / (rows[-1] - rows[-2]))
+        known = known + slope * np.maximum(0, wanted - rows[-1])
+    return Regime(
+        name,
+        str(entry["compression"]),
+        str(entry["trace"]),
+        float(entry["draft_ms"]),  # type: ignore[arg-type]
+        tuple(float(ms) for ms in known),
+        str(entry.get("source", "")),
+    )

@@ -1,0 +1,167 @@
+"""Make traces with real models: the target's text in batches, the draft's runs of one text all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.profile import chat_inputs, shown
+from speckv.benchmarks.prompts import Prompt
+from speckv.benchmarks.traces import Branch, write_traces
+from speckv.controller.errors import SpecKVError
+from speckv.controller.records import Journal
+from speckv.integrations.models import load_model, resolve
+from speckv.integrations.models.loading import load_tokenizer
+from speckv.integrations.signals import pack, unpack
+
+Progress = Callable[[str, int, int], None]
+
+
+def make_traces(
+    out: Path,
+    prompts: Sequence[Prompt],
+    pair: str,
+    compression: str,
+    draft_compression: str = "bf16",
+    tokens: int = 96,
+    depth: int = 20,
+    batch: int = 16,
+    progress: Progress = lambda *_: None,
+) -> int:
+    """Trace ``prompts`` and write ``out``; returns how many positions it has.
+
+    Resumes from the journal beside ``out`` (``.partial.jsonl``), which has a line per finished batch of prompts and
+    is deleted once ``out`` is written.
+    """
+    setting: dict[str, Any] = {"pair": pair, "compression": compression, "draft_compression": draft_compression}
+    setting |= {"tokens": tokens, "depth": depth, "batch": batch}
+    journal = Journal(out.with_suffix(".partial.jsonl"))
+    entries: dict[str, dict[str, Any]] = {}
+    for line in journal.read():
+        if line["setting"] != setting:
+            raise SpecKVError(f"{journal.path}: begun with other settings; delete it, or repeat {line['setting']}")
+        entries |= {entry["prompt_id"]: entry for entry in line["entries"]}
+    todo = sorted((p for p in prompts if p.id not in entries), key=lambda prompt: len(prompt.text))
+    progress(f"trace {compression}", len(prompts) - len(todo), len(prompts))
+    sources = resolve(pair)
+    if todo:
+        if sources.draft is None:
+            raise SpecKVError(f"{pair}: its draft is the target with noise, which is not worth tracing")
+        tracer = _Tracer(sources.target, sources.draft, compression, draft_compression, tokens, depth)
+        for group in (todo[start : start + batch] for start in range(0, len(todo), batch)):
+            made = tracer.trace(group)
+            journal.append({"setting": setting, "entries": made})
+            entries |= {entry["prompt_id"]: entry for entry in made}
+            progress(f"trace {compression}", len(entries), len(prompts))
+    facts = {**setting, "versions": versions(), "machine": machine(), "target": shown(sources.target)}
+    facts |= {"draft": shown(sources.draft or sources.target)}
+    write_traces(out, [entries[prompt.id] for prompt in prompts], facts)
+    journal.path.unlink(missing_ok=True)
+    return sum(len(entries[prompt.id]["branches"]) for prompt in prompts)
+
+
+class _Tracer:
+    """A loaded pair, ready to trace batches of prompts."""
+
+    def __init__(
+        self, target: str, draft: str, compression: str, draft_compression: str, tokens: int, depth: int
+    ) -> None:
+        self.tokenizer = load_tokenizer(target)
+        self.target = load_model(target, compression)
+        self.draft = load_model(draft, draft_compression)
+        self.tokens, self.depth = tokens, depth
+
+    def trace(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        ids = [chat_inputs(self.tokenizer, prompt.text)["input_ids"][0].tolist() for prompt in prompts]
+        made = []
+        for prompt, given, said in zip(prompts, ids, greedy(self.target, ids, self.tokens), strict=True):
+            branches = run_ahead(self.draft, given, said, self.depth, self.tokens, end_tokens(self.target))
+            entry = {"prompt_id": prompt.id, "task": prompt.task, "prompt": given}
+            made.append({**entry, "branches": [asdict(branch) for branch in branches]})
+        return made
+
+
+def end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    """The ids that end a text of ``model``."""
+    eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
+
+
+def greedy(target: PreTrainedModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """What ``target`` says after each prompt, up to ``tokens`` or its EOS, which is included."""
+    width = max(map(len, prompts))
+    padded = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=target.device)
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=target.device)
+    ends = end_tokens(target)
+    pad = min(ends) if ends else 0
+    with torch.inference_mode():
+        output = target.generate(  # type: ignore[operator]
+            input_ids=padded, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=pad
+        )
+    said = []
+    for row in output[:, width:].tolist():
+        end = next((number + 1 for number, token in enumerate(row) if token in ends), len(row))
+        said.append(row[:end])
+    return said
+
+
+@torch.inference_mode()
+def run_ahead(
+    draft: PreTrainedModel,
+    prompt: Sequence[int],
+    said: Sequence[int],
+    depth: int,
+    tokens: int,
+    ends: frozenset[int],
+) -> list[Branch]:
+    """The branch of every position of ``said``, which the target said after ``prompt`` and may have ``tokens``.
+
+    One forward over the text gives every position's first token. The runs that leave the text then go on together,
+    one forward a token: they are rows of one sequence, and a mask keeps each to the text before it and its own tokens.
+    """
+    device = draft.device
+    text = torch.tensor([[*prompt, *said]], device=device)
+    cache = DynamicCache(config=draft.config.get_text_config(decoder=True))
+    count, shared = len(said), text.shape[1] - 1
+    logits = draft(input_ids=text[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=count).logits[0]
+    packed = [_packed(logits)]
+    first = packed[0][:, 0].long()
+    branching = (first != torch.tensor(said, device=device)).tolist()
+    room = [min(depth, tokens - place - 1) for place in range(count)]
+    going = [p for p in range(count) if branching[p] and room[p] > 1 and int(first[p]) not in ends]
+    found: list[list[tuple[int, float, float]]] = [[unpack(row)] for row in packed[0].tolist()]
+    owner = torch.full((shared,), -1, device=device)
+    columns = torch.arange(shared, device=device)
+    while going:
+        rows = torch.tensor(going, device=device)
+        ids = torch.tensor([[found[place][-1][0] for place in going]], device=device)
+        before = torch.tensor([len(prompt) + place for place in going], device=device)[:, None]
+        owner = torch.cat((owner, rows))
+        seen = torch.cat((columns[None, :] < before, (owner[None, shared:] == rows[:, None])), dim=1)
+        positions = torch.tensor([[len(prompt) + place + len(found[place]) - 1 for place in going]], device=device)
+        logits = draft(
+            input_ids=ids,
+            attention_mask=seen[None, None],
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[0]
+        for place, row in zip(going, _packed(logits).tolist(), strict=True):
+            found[place].append(unpack(row))
+        going = [p for p in going if len(found[p]) < room[p] and found[p][-1][0] not in ends]
+    return [
+        Branch(not branching[place], tuple(r[0] for r in run), tuple(r[1] for r in run), tuple(r[2] for r in run))
+        for place, run in enumerate(found)
+    ]
+
+
+def _packed(logits: Tensor) -> Tensor:
+    """``signals.pack`` of greedily chosen tokens, (B, 3), of ``logits`` (B, V)."""
+    return pack(logits.argmax(-1, keepdim=True), logits)
