@@ -83,7 +83,7 @@ class _Tracer:
         made = []
         for prompt, given, said in zip(prompts, ids, greedy(self.target, ids, self.tokens), strict=True):
             branches = run_ahead(self.draft, given, said, self.depth, self.tokens, end_tokens(self.target))
-            entry = {"prompt_id": prompt.id, "task": prompt.task, "prompt": given}
+            entry = {"prompt_id": prompt.id, "task": prompt.task, "prompt_tokens": len(given)}
             made.append({**entry, "branches": [asdict(branch) for branch in branches]})
         return made
 
@@ -157,7 +157,7 @@ def run_ahead(
             found[place].append(unpack(row))
         going = [p for p in going if len(found[p]) < room[p] and found[p][-1][0] not in ends]
     return [
-        Branch(not branching[place], tuple(r[0] for r in run), tuple(r[1] for r in run), tuple(r[2] for r in run))
+        Branch(not branching[place], tuple(r[1] for r in run), tuple(r[2] for r in run))
         for place, run in enumerate(found)
     ]
 

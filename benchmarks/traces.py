@@ -27,14 +27,13 @@ FACTS_KEY = b"speckv.traces"
 
 @dataclass(frozen=True)
 class Branch:
-    """The token ids and signals (nats, probabilities) of the draft's run from one position.
+    """The signals (nats, probabilities) of the draft's run from one position.
 
-    Where the first token is the target's (``matched``), only that one's are here: the run goes on as the next
+    Where the first token is the target's (``matched``), only that token's are here: the run goes on as the next
     position's. Else it is the whole run, up to ``depth``, a drafted EOS or the most tokens a text may have.
     """
 
     matched: bool
-    tokens: tuple[int, ...]
     entropies: tuple[float, ...]
     confidences: tuple[float, ...]
 
@@ -45,13 +44,12 @@ class Trace:
 
     ``matches`` (N,) counts the first tokens of each run that the target would accept; ``lengths`` (N,) how long the
     run is: ``depth``, or less where the text or a drafted EOS ends it. ``entropies`` (nats) and ``confidences``
-    are (N, depth), NaN beyond the length, and so are the drafted ``ids``, 0 beyond it.
+    are (N, depth), NaN beyond the length.
     """
 
     prompt_id: str
     task: str
-    prompt: tuple[int, ...]
-    ids: NDArray[np.int64]
+    prompt_tokens: int
     matches: NDArray[np.int64]
     lengths: NDArray[np.int64]
     entropies: NDArray[np.float32]
@@ -62,17 +60,15 @@ class Trace:
         return len(self.matches)
 
 
-def unfold(prompt_id: str, task: str, prompt: Sequence[int], branches: Sequence[Branch], depth: int) -> Trace:
+def unfold(prompt_id: str, task: str, prompt_tokens: int, branches: Sequence[Branch], depth: int) -> Trace:
     """The runs from every position, from the branches that are stored; position N − 1 comes last."""
     count = len(branches)
     matches, lengths = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     signals = np.full((2, count, depth), np.nan, dtype=np.float32)
-    ids = np.zeros((count, depth), dtype=np.int64)
     for place in reversed(range(count)):
         branch = branches[place]
         own = min(len(branch.confidences), depth)
         signals[:, place, :own] = (branch.entropies[:own], branch.confidences[:own])
-        ids[place, :own] = branch.tokens[:own]
         lengths[place] = own
         if branch.matched:
             matches[place] = 1
@@ -80,8 +76,7 @@ def unfold(prompt_id: str, task: str, prompt: Sequence[int], branches: Sequence[
                 matches[place] = min(depth, 1 + matches[place + 1])
                 lengths[place] = min(depth, 1 + lengths[place + 1])
                 signals[:, place, 1:] = signals[:, place + 1, :-1]
-                ids[place, 1:] = ids[place + 1, :-1]
-    return Trace(prompt_id, task, tuple(prompt), ids, matches, lengths, signals[0], signals[1])
+    return Trace(prompt_id, task, prompt_tokens, matches, lengths, signals[0], signals[1])
 
 
 def write_traces(path: Path, entries: Sequence[dict[str, Any]], facts: dict[str, Any]) -> None:
@@ -93,10 +88,9 @@ def write_traces(path: Path, entries: Sequence[dict[str, Any]], facts: dict[str,
         {
             "prompt_id": entry["prompt_id"],
             "task": entry["task"],
-            "prompt": entry["prompt"] if position == 0 else None,
+            "prompt_tokens": entry["prompt_tokens"],
             "position": position,
             "matched": branch["matched"],
-            "tokens": branch["tokens"],
             "entropies": np.asarray(branch["entropies"], dtype=np.float16),
             "confidences": np.asarray(branch["confidences"], dtype=np.float16),
         }
@@ -107,10 +101,9 @@ def write_traces(path: Path, entries: Sequence[dict[str, Any]], facts: dict[str,
     types = [
         ("prompt_id", pyarrow.string()),
         ("task", pyarrow.string()),
-        ("prompt", pyarrow.list_(pyarrow.int32())),
+        ("prompt_tokens", pyarrow.int32()),
         ("position", pyarrow.int32()),
         ("matched", pyarrow.bool_()),
-        ("tokens", pyarrow.list_(pyarrow.int32())),
         ("entropies", half),
         ("confidences", half),
     ]
@@ -147,11 +140,9 @@ def _trace(prompt_id: str, rows: list[dict[str, Any]], depth: int) -> Trace:
     for number, row in enumerate(rows):
         signals = (*row["entropies"], *row["confidences"])
         own = len(row["confidences"])
-        if row["position"] != number or not 1 <= own <= depth or len(signals) != 2 * own != 2 * len(row["tokens"]):
+        if row["position"] != number or not 1 <= own <= depth or len(signals) != 2 * own:
             raise ValueError(f"prompt {prompt_id}, position {row['position']}: out of order or of a wrong length")
         if (row["matched"] and own != 1) or not np.isfinite(np.asarray(signals, dtype=np.float32)).all():
             raise ValueError(f"prompt {prompt_id}, position {number}: signals that cannot be")
-        branches.append(
-            Branch(row["matched"], tuple(row["tokens"]), tuple(row["entropies"]), tuple(row["confidences"]))
-        )
-    return unfold(prompt_id, rows[0]["task"], rows[0]["prompt"], branches, depth)
+        branches.append(Branch(row["matched"], tuple(row["entropies"]), tuple(row["confidences"])))
+    return unfold(prompt_id, rows[0]["task"], rows[0]["prompt_tokens"], branches, depth)

@@ -32,7 +32,7 @@ def _play_one(policy: Policy, trace: Trace, regime: Regime, tokens: int) -> Play
     played = Played(trace.prompt_id, trace.task, trace.tokens, 0.0)
     place = 0
     while place < trace.tokens:
-        this = Round(position=len(trace.prompt) + place, verify_prefill=place == 0)
+        this = Round(position=trace.prompt_tokens + place, verify_prefill=place == 0)
         limit = min(policy.begin(tokens - place - 1), int(trace.lengths[place]))
         if limit > 0:
             _draft(policy, this, trace.entropies[place].tolist(), trace.confidences[place].tolist(), limit)
