@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speckv.controller.records import read_records
+from speckv.benchmarks.replay.engine import rounds
+from speckv.benchmarks.traces import read_traces
+from speckv.controller.features import COMPRESSION_LEVELS, compression_level
+from speckv.controller.policies.fixed import FixedPolicy
+from speckv.controller.records import Row, make_row, read_records
 from speckv.controller.training import train
 from speckv.export.artefact import Artefact, Metadata, library_versions, read_artefact, write_artefact
 from speckv.export.convert import to_onnx
@@ -13,13 +17,26 @@ from speckv.export.parity import check_parity
 TRAINED_WITH = ("numpy", "scikit-learn", "skl2onnx", "onnx")
 
 
-def build(records: Path, out: Path, seed: int = 0, estimator: str = "mlp16", entropy_unit: str = "nats") -> Artefact:
+LONG_GAMMAS = (20, 8, 3)
+"""γ of the rounds played on traces: to the traces' depth, and shorter ones, which begin at other positions."""
+
+
+def build(
+    records: Path,
+    out: Path,
+    seed: int = 0,
+    estimator: str = "mlp16",
+    entropy_unit: str = "nats",
+    traces: Path | None = None,
+) -> Artefact:
     """Train on ``records`` and write the artefact ``out``; nothing is written unless ONNX agrees with the training.
 
-    ``entropy_unit`` is that of the records; the artefact takes nats in any case.
+    ``entropy_unit`` is that of the records; the artefact takes nats in any case. The survival head also learns from
+    ``traces``, on which rounds of LONG_GAMMAS are played.
     """
     rows = read_records(records, entropy_unit)
-    trained = train(rows, seed, estimator)
+    longer = rows_on_traces(traces) if traces else []
+    trained = train(rows, seed, estimator, longer)
     model = to_onnx(trained.heads)
     difference = check_parity(trained.heads, model)
     metadata = Metadata(
@@ -28,6 +45,7 @@ def build(records: Path, out: Path, seed: int = 0, estimator: str = "mlp16", ent
         training={
             **trained.report,
             "records": records.name,
+            "traces": traces.name if traces else None,
             "entropy_unit": entropy_unit,
             "onnx_max_difference": difference,
         },
@@ -35,3 +53,17 @@ def build(records: Path, out: Path, seed: int = 0, estimator: str = "mlp16", ent
     )
     write_artefact(model, metadata, out)
     return read_artefact(out)
+
+
+def rows_on_traces(path: Path) -> list[Row]:
+    """The records of fixed-γ speculation on the texts of a trace file, as it would have gone; without times."""
+    traces, about = read_traces(path)
+    compression = list(COMPRESSION_LEVELS)[compression_level(about["compression"])]
+    rows = []
+    for gamma in LONG_GAMMAS:
+        for trace in traces:
+            run = {"compression": compression, "gamma": gamma, "task": trace.task, "prompt_id": trace.prompt_id}
+            for step, outcome in enumerate(rounds(FixedPolicy(gamma), trace, about["tokens"])):
+                if outcome.drafted:
+                    rows.append(make_row(outcome, run, step))
+    return rows

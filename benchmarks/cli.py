@@ -155,6 +155,41 @@ def trace(
 
 
 @app.command()
+def calibrate(
+    pair: PairOption = "default",
+    compression: Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")] = "bf16",
+    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    repeats: Annotated[int, typer.Option(help="Timings of every forward, of which the median counts.", min=1)] = 5,
+    out: Annotated[Path | None, typer.Option(help="Also write the costs to this JSON file.")] = None,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Time the pair's forwards on this machine; attach() finds the result from then on."""
+    from speckv.benchmarks.progress import progress
+    from speckv.controller.calibration import write_costs
+    from speckv.integrations.models import load_pair
+    from speckv.integrations.transformers.calibrate import about, remember
+    from speckv.integrations.transformers.calibrate import calibrate as measure
+
+    _prepare_torch(threads)
+    with progress() as report:
+        target, draft, _ = load_pair(pair, compression, draft_compression, progress=report)
+        costs = measure(target, draft, repeats, report)
+    shown = Table(title="Milliseconds per forward")
+    for heading in ("model", *(f"{rows} row{'s' * (rows > 1)}" for rows in costs.verify), "per 1,000 context"):
+        shown.add_column(heading, justify="right")
+    for name, table, slope in (
+        ("target", costs.verify, costs.verify_context),
+        ("draft", costs.draft, costs.draft_context),
+    ):
+        cells = [f"{table[rows]:.1f}" if rows in table else "" for rows in costs.verify]
+        shown.add_row(name, *cells, f"+{slope:.1f}")
+    console.print(shown)
+    remember(target, draft, costs)
+    if out is not None:
+        write_costs(costs, about(target, draft), out)
+
+
+@app.command()
 def train(
     records: Annotated[Path, typer.Argument(help="Records of `speckv profile`, or a CSV with the paper's columns.")],
     out: Annotated[Path, typer.Option(help="The .onnx artefact to write.")] = Path("controller.onnx"),
@@ -165,12 +200,15 @@ def train(
     entropy_unit: Annotated[
         str, typer.Option(help="Of the records: nats, as `speckv profile` writes, or bits, as the paper released.")
     ] = "nats",
+    traces: Annotated[
+        Path | None, typer.Option(help="Traces of `speckv trace` that the survival head learns from too.")
+    ] = None,
 ) -> None:
     """Train a controller on step records and export it to one ONNX file."""
     from speckv.benchmarks.build import build
 
     _must_be_onnx(out)
-    artefact = build(records, out, seed, estimator, entropy_unit)
+    artefact = build(records, out, seed, estimator, entropy_unit, traces)
     training = artefact.metadata.training
     console.print_json(data=training["metrics"])
     if early := [name for name, ended in training["converged"].items() if not ended]:

@@ -36,14 +36,17 @@ class Round:
 class Policy(ABC):
     """Chooses the speculation length γ of every round.
 
-    A loop calls ``begin`` once a round, then, only if ``per_token``, ``more`` after each drafted token, and
-    ``observe`` when the target has verified. Losslessness asks two things of a loop and a policy together:
-    every token that was drafted is verified, and no decision sees this round's acceptance draws or target
+    A loop calls ``start`` once a text, ``begin`` once a round, then, only if ``per_token``, ``more`` after each
+    drafted token, and ``observe`` when the target has verified. Losslessness asks two things of a loop and a policy
+    together: every token that was drafted is verified, and no decision sees this round's acceptance draws or target
     logits.
     """
 
     per_token: bool = False
     """Whether ``more`` is to be asked after each token; if not, a loop need not read signals in between."""
+
+    def start(self) -> None:  # noqa: B027 - most policies treat all texts alike
+        """A new text begins."""
 
     @abstractmethod
     def begin(self, room: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SIGNAL_FEATURES, summarize
+from speckv.controller.features import (
+    COMPRESSION_LEVELS,
+    FEATURES,
+    SIGNAL_FEATURES,
+    SURVIVAL_FEATURES,
+    RecentAcceptance,
+    prefix,
+)
 from speckv.controller.records import Row, as_stored
 
 Array = NDArray[np.float32]
@@ -27,7 +35,14 @@ ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "rf100": ("ensemble.RandomForestRegressor", {"n_estimators": 100}),
 }
 """The paper's predictors, any of which can be the acceptance head: scikit-learn's class and its settings."""
-SURVIVAL = ("neural_network.MLPClassifier", ESTIMATORS["mlp16"][1])
+SURVIVAL = (
+    "neural_network.MLPClassifier",
+    {"hidden_layer_sizes": (16,), "max_iter": 60, "alpha": 1.0, "batch_size": 512, "learning_rate_init": 0.003},
+)
+"""Regularised, as prompts are few and their rounds alike; the ablation is in benchmarks/data/README.md."""
+
+HOPELESS = math.log(0.02)
+"""Prefixes that the draft itself gives less than this to be right throughout teach nothing that is ever asked."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +63,30 @@ def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
 
 
 def survival_data(rows: Sequence[Row]) -> tuple[Array, NDArray[np.int64], list[str]]:
-    """One example per prefix of every round: features (n, 6), whether a next token survived (n,), the prompt.
+    """One example per prefix of every round: SURVIVAL_FEATURES (n, 6), whether a next token survived (n,), the prompt.
 
-    The prefix of i ≥ 1 tokens has its own signals and γ = i; its label is accepted > i. The empty prefix
-    has the signals of the round before in the same generation and γ = 0. Whether token i + 1 survives is
-    known only where it was drafted.
+    The prefix of i ≥ 0 tokens has their signals and the acceptance of the rounds before in the same generation, as far
+    as they are among ``rows``; its label is accepted > i. Whether token i + 1 survives is known only where it was
+    drafted.
     """
     features: list[list[float]] = []
     labels: list[bool] = []
     groups: list[str] = []
     previous: Row | None = None
+    recent = RecentAcceptance()
     for row in rows:
+        if previous is None or _generation(row, -1) != _generation(previous):
+            recent.restart()
         level = COMPRESSION_LEVELS[row["compression"]]
         entropies, confidences = row["entropies"], row["confidences"]
-        examples = []
-        if previous is not None and _generation(row, -1) == _generation(previous):
-            examples.append([*(previous[name] for name in SIGNAL_FEATURES), level, 0])
-        shortest = 0 if examples else 1
-        for count in range(1, len(confidences)):
-            examples.append([*summarize(entropies[:count], confidences[:count]), level, count])
-        features += examples
-        labels += [row["accepted"] > count for count in range(shortest, len(confidences))]
-        groups += [row["prompt_id"]] * len(examples)
+        for count in range(len(confidences)):
+            signals = prefix(entropies[:count], confidences[:count], recent.value)
+            if signals[1] < HOPELESS:
+                break
+            features.append([*signals, level, count])
+            labels.append(row["accepted"] > count)
+            groups.append(row["prompt_id"])
+        recent.add(row["accepted"], len(confidences))
         previous = row
     return np.array(features, dtype=np.float32), np.array(labels, dtype=np.int64), groups
 
@@ -90,11 +107,12 @@ def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
     return np.array([group in test for group in groups])
 
 
-def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Trained:
+def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", longer: Sequence[Row] = ()) -> Trained:
     """Fit both heads, judge them on held-out prompts, then fit again on everything.
 
     ``estimator`` is the acceptance head's, one of ESTIMATORS. That head alone is fitted unless every record has
-    per-token signals and a prompt id. Raises SpecKVError for another estimator or too few prompts.
+    per-token signals and a prompt id. ``longer`` are more records for the survival head only, of rounds too long for
+    the paper's γ. Raises SpecKVError for another estimator or too few prompts.
     """
     if estimator not in ESTIMATORS:
         raise SpecKVError(f"estimator {estimator}: must be one of {', '.join(ESTIMATORS)}")
@@ -113,7 +131,7 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Train
     }
     heads = {"acceptance_rate": fit(make_model(*regressor, seed), features, rates)}
     if all({"entropies", "confidences", "prompt_id"} <= row.keys() for row in rows):
-        prefixes, survived, owners = survival_data(rows)
+        prefixes, survived, owners = survival_data([*rows, *longer])
         unseen = held_out(owners, seed)
         if any(len(np.unique(survived[part])) < 2 for part in (unseen, ~unseen)):
             raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; profile more")
@@ -123,12 +141,14 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16") -> Train
         heads["survival"] = fit(make_model(*SURVIVAL, seed), prefixes, survived)
     report = {
         "rows": len(rows),
+        "longer_rows": len(longer),
         "prompts": len(set(groups)) if by_prompt else None,
         "seed": seed,
         "estimator": estimator,
         "split": f"{TEST_SHARE:.0%} of the {'prompts' if by_prompt else 'rounds'} held out; refitted on all",
-        "data_sha256": digest(rows),
+        "data_sha256": digest([*rows, *longer]),
         "features": list(FEATURES),
+        "survival_features": list(SURVIVAL_FEATURES),
         "converged": {name: converged(model) for name, model in heads.items()},
         "metrics": metrics,
     }

@@ -13,7 +13,7 @@ import msgspec
 import onnx
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import COMPRESSION_LEVELS, FEATURES
+from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SURVIVAL_FEATURES
 from speckv.controller.files import write_whole
 from speckv.export.files import brief, read_bounded
 from speckv.export.graph import METADATA_KEY, assemble, serialized
@@ -21,7 +21,7 @@ from speckv.export.heads import Head
 from speckv.export.inspection import parse_model, read_heads
 from speckv.export.pickles import refuse_pickle
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_BYTES = 8 << 20
 """The paper's forest of 100 trees has 6 MB; to look into 8 MiB of forest takes 200 MB."""
 MAX_GAMMA = 64
@@ -33,6 +33,9 @@ UNITS = {
     "min_draft_confidence": "probability",
     "compression": "level",
     "gamma": "tokens",
+    "log_draft_confidence": "nats",
+    "recent_acceptance": "probability",
+    "drafted": "tokens",
 }
 
 
@@ -41,6 +44,7 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     schema_version: int = SCHEMA_VERSION
     features: list[str] = msgspec.field(default_factory=lambda: list(FEATURES))
+    survival_features: list[str] = msgspec.field(default_factory=lambda: list(SURVIVAL_FEATURES))
     units: dict[str, str] = msgspec.field(default_factory=lambda: dict(UNITS))
     compression_levels: dict[str, int] = msgspec.field(default_factory=lambda: dict(COMPRESSION_LEVELS))
     heads: list[str]
@@ -139,6 +143,8 @@ def _problem(metadata: Metadata) -> str | None:
     """Why a controller cannot be used as its metadata describes it, or None."""
     if metadata.features != list(FEATURES):
         return f"features {brief(metadata.features)} are not {', '.join(FEATURES)} in this order"
+    if metadata.survival_features != list(SURVIVAL_FEATURES):
+        return f"survival features {brief(metadata.survival_features)} are not {', '.join(SURVIVAL_FEATURES)}"
     if metadata.units != UNITS:
         return f"units {brief(metadata.units)} are not {UNITS}"
     if metadata.compression_levels != COMPRESSION_LEVELS:

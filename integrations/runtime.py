@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,21 @@ class Controller:
         return self._ask("acceptance_rate", signals, level, gammas)
 
     def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
-        """Predicted P(accepted > ``drafted``), given the signals of the tokens drafted so far.
+        """Predicted P(accepted > ``drafted``); ``signals`` as by ``controller.features.prefix``.
 
-        An artefact with an acceptance head only answers with the marginal (i + 1)·r(i + 1) − i·r(i).
+        An artefact without a survival head, the paper's say, answers with the recent acceptance before anything was
+        drafted, and then with the marginal (i + 1)·r(i + 1) − i·r(i).
         """
         if "survival" in self._heads:
             return float(self._ask("survival", signals, level, (drafted,))[0])
-        rates = self._ask("acceptance_rate", signals, level, (drafted, drafted + 1))
+        entropy, surprise, max_entropy, recent = signals
+        if not drafted:
+            return recent
+        # Of confidences only the sum of logarithms is at hand here: their geometric mean stands for mean and minimum.
+        confidence = math.exp(surprise / drafted)
+        rates = self._ask(
+            "acceptance_rate", (entropy, confidence, max_entropy, confidence), level, (drafted, drafted + 1)
+        )
         return min(1.0, max(0.0, float((drafted + 1) * rates[1] - drafted * rates[0])))
 
     def decide(

@@ -83,6 +83,7 @@ def play(policy: Policy, world: World, rounds: int, seed: int = 0, room: int = 1
     """``rounds`` rounds of ``policy`` in ``world``, observed by it one after the other."""
     draws = random.Random(seed)
     played = []
+    policy.start()
     for _ in range(rounds):
         this = drafts(policy, room, lambda _: (1.0 - world.acceptance, world.acceptance))
         while this.accepted < this.drafted and draws.random() < world.acceptance:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from speckv.benchmarks.peers.texts import TextPolicy
-from speckv.controller.policy import Round
+from speckv.controller.policy import Policy, Round
 
 NUM_ASSISTANT_TOKENS = 20
 CONFIDENCE_THRESHOLD = 0.4
@@ -20,7 +19,7 @@ MISS_COST = 3.0
 """What stopping at a token that matched costs, in units of drafting past one that did not."""
 
 
-class HFDefault(TextPolicy):
+class HFDefault(Policy):
     """Drafts while the last token's probability is at least a threshold; refits the threshold every round.
 
     Source: transformers 5.23.0 (5.19.0 is the same here), ``generation/stopping_criteria.py``
@@ -46,18 +45,17 @@ class HFDefault(TextPolicy):
     per_token = True
 
     def __init__(self, num_assistant_tokens: int = NUM_ASSISTANT_TOKENS, threshold: float = CONFIDENCE_THRESHOLD):
-        super().__init__()
         self.num_assistant_tokens = num_assistant_tokens
         self.initial_threshold = threshold
-        self.new_text()
+        self.start()
 
-    def new_text(self) -> None:
+    def start(self) -> None:
         self.threshold = self.initial_threshold
         self._probabilities: list[float] = []
         self._matches: list[int] = []
 
-    def longest(self) -> int:
-        return self.num_assistant_tokens
+    def begin(self, room: int) -> int:
+        return min(self.num_assistant_tokens, room)
 
     def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
         return not confidences[-1] < self.threshold

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from speckv.benchmarks.replay.regimes import Regime
@@ -30,23 +30,30 @@ def play(policy: Policy, traces: Iterable[Trace], regime: Regime, tokens: int) -
 
 def _play_one(policy: Policy, trace: Trace, regime: Regime, tokens: int) -> Played:
     played = Played(trace.prompt_id, trace.task, trace.tokens, 0.0)
+    for this in rounds(policy, trace, tokens, regime):
+        played.ms += this.draft_ms + this.verify_ms
+        played.drafted.append(this.drafted)
+        played.accepted.append(this.accepted)
+    return played
+
+
+def rounds(policy: Policy, trace: Trace, tokens: int, regime: Regime | None = None) -> Iterator[Round]:
+    """The finished rounds of ``policy`` on one text that had at most ``tokens`` to say, timed as ``regime`` has it."""
+    policy.start()
     place = 0
     while place < trace.tokens:
-        this = Round(position=trace.prompt_tokens + place, verify_prefill=place == 0)
+        this = Round(position=trace.prompt_tokens + place)
         limit = min(policy.begin(tokens - place - 1), int(trace.lengths[place]))
         if limit > 0:
             _draft(policy, this, trace.entropies[place].tolist(), trace.confidences[place].tolist(), limit)
         this.accepted = min(int(trace.matches[place]), this.drafted)
         this.emitted = min(this.accepted + 1, trace.tokens - place)
-        this.draft_ms = regime.draft_ms * this.drafted
-        this.verify_ms = regime.verify_ms[this.drafted]
-        this.verify_prefill = False  # the regimes' costs hold no prefill
+        if regime is not None:
+            this.draft_ms = regime.draft_ms * this.drafted
+            this.verify_ms = regime.verify_ms[this.drafted]
         policy.observe(this)
-        played.ms += this.draft_ms + this.verify_ms
-        played.drafted.append(this.drafted)
-        played.accepted.append(this.accepted)
+        yield this
         place += this.emitted
-    return played
 
 
 def _draft(policy: Policy, this: Round, entropies: Sequence[float], confidences: Sequence[float], limit: int) -> None:

@@ -6,7 +6,7 @@ from speckv.controller.cost import CostModel
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.learned import Controller
-from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policies.throughput import DEFAULT_CEILING, ThroughputPolicy
 from speckv.controller.policies.tokens import TokensPolicy
 from speckv.controller.policy import Policy
 
@@ -21,7 +21,7 @@ def make_policy(
     level: int,
     cost: CostModel,
     gamma: int | None = None,
-    max_gamma: int = 8,
+    max_gamma: int = DEFAULT_CEILING,
 ) -> Policy:
     """The policy for an objective and a mode, or a fixed ``gamma``; raises SpecKVError on an unknown word."""
     if gamma is not None:

@@ -15,16 +15,13 @@ logger = logging.getLogger("speckv")
 
 
 class Controller(Protocol):
-    """The trained controller as a policy sees it. ``signals`` is one row of SIGNAL_FEATURES."""
+    """The trained controller as a policy sees it."""
 
     def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
-        """Predicted acceptance rate (K,) if γ tokens were drafted, for each γ."""
+        """Predicted acceptance rate (K,) if γ tokens were drafted, for each γ; ``signals`` are SIGNAL_FEATURES."""
 
     def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
-        """Predicted P(more than ``drafted`` tokens are accepted), given the signals of the ``drafted`` ones.
-
-        For ``drafted`` = 0 the signals are the previous round's.
-        """
+        """Predicted P(more than ``drafted`` tokens are accepted); ``signals`` as by ``features.prefix``."""
 
 
 class LearnedPolicy(Policy):

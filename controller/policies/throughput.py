@@ -8,12 +8,18 @@ import numpy as np
 
 from speckv.controller.cost import CostModel
 from speckv.controller.decision import best_for_throughput
-from speckv.controller.features import summarize
+from speckv.controller.features import RecentAcceptance, prefix
 from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policy import Round
 
+DEFAULT_CEILING = 12
+"""Most tokens a round drafts unless told otherwise; 20 is the most that can be asked for."""
+
 MEMORY = 0.97
-"""Weight that a round keeps per later round: what is learnt is that of the last thirty or so."""
+"""Weight that a round keeps per later round in ρ and c: what is learnt is that of the last thirty or so."""
+
+CALM, DOUBT = 0.99, 16.0
+"""The same for k, and the weight of its starting value 1: k is there for a lasting bias, not to chase luck."""
 
 FIRST_PROBE, LAST_PROBE = 8, 128
 """After how many rounds without drafting to draft again to see, doubled while drafting does not pay; and after how
@@ -21,6 +27,21 @@ many with drafting to decode one token plainly, to time that too, doubled every 
 
 PROBE_SHARE = 0.01
 """Most of the time that may go into preparing the draft's cache for nothing but a probe."""
+
+
+class Correction:
+    """k: how many times more survives than the controller predicts, from the answers that are known."""
+
+    def __init__(self) -> None:
+        self._survived = self._predicted = DOUBT
+
+    def add(self, survived: float, predicted: float) -> None:
+        self._survived = CALM * self._survived + (1 - CALM) * DOUBT + survived
+        self._predicted = CALM * self._predicted + (1 - CALM) * DOUBT + predicted
+
+    @property
+    def value(self) -> float:
+        return self._survived / self._predicted
 
 
 class ThroughputPolicy(LearnedPolicy):
@@ -31,11 +52,11 @@ class ThroughputPolicy(LearnedPolicy):
 
         Σ_{j<m} S_i · cʲ  ≥  ρ · (T(i + m) − T(i)).
 
-    S_i is the controller's survival probability times a running correction k (accepted over predicted, so
-    that a head trained on one pair, or on greedy steps, is calibrated on this one); c is the running
-    probability that a token following an accepted one is accepted too. m = 1 alone would be the one-step
-    rule; the horizon is there because verify times have steps, so one more token may be dear and the next
-    three free.
+    S_i is the controller's survival probability times a running correction k (survived over predicted, one for the
+    first token of a round and one for the others), so that a head trained on one pair, or on greedy steps, is
+    calibrated on this one; c is the running probability that a token following an accepted one is accepted too.
+    m = 1 alone would be the one-step rule; the horizon is there because verify times have steps, so one more token
+    may be dear and the next three free.
 
     ρ is kept at least at plain decoding's rate, 1 / verify(1): a pair that does not pay ends at γ = 0, from
     where ever rarer probes notice a change.
@@ -46,7 +67,7 @@ class ThroughputPolicy(LearnedPolicy):
         controller: Controller,
         level: int,
         cost: CostModel,
-        max_gamma: int = 8,
+        max_gamma: int = DEFAULT_CEILING,
         per_token: bool = True,
         fallback_gamma: int = 4,
     ) -> None:
@@ -59,15 +80,14 @@ class ThroughputPolicy(LearnedPolicy):
         self._times: list[float] = []
         self._rate = 0.0
         self._tokens = self._ms = 0.0
-        # Starting points, worth a few rounds of evidence: c = 0.8 and k = 1.
-        self._followed, self._followers = 8.0, 10.0
-        self._accepted = self._predicted = 8.0
+        self._followed, self._followers = 8.0, 10.0  # c starts at 0.8, worth a few rounds of evidence
+        self._corrections = (Correction(), Correction())
+        self._recent = RecentAcceptance()
         self._asked: list[tuple[int, float]] = []
         self._idle = 0
         self._probe_after = FIRST_PROBE
         self._busy = 0
         self._plain_after = FIRST_PROBE
-        self._room = 0
         self._warm = False
         self._prefill_ms = self._since_prefill_ms = 0.0
 
@@ -77,44 +97,44 @@ class ThroughputPolicy(LearnedPolicy):
         plain = 1.0 / self.cost.verify_ms(1)
         return max(plain, self._tokens / self._ms) if self._ms else plain
 
-    @property
-    def correction(self) -> float:
-        """k: how many times more survives than predicted."""
-        return self._accepted / self._predicted
+    def correction(self, drafted: int) -> float:
+        """k after ``drafted`` tokens of a round."""
+        return self._corrections[min(drafted, 1)].value
+
+    def start(self) -> None:
+        self._recent.restart()
+        self.last_signals = None
+        self._warm = False  # the draft has not seen this text
 
     def begin(self, room: int) -> int:
-        if room > self._room:  # it only shrinks within a text, so this is another one, unknown to the draft
-            self._warm = False
-        self._room = room
         self._limit = min(self.max_gamma, room)
         self._asked = []
         if self._limit <= 0:
             return 0
         self._times = self.cost.step_times(self.gammas)
         self._rate = self.rate
-        signals = self.last_signals
         if self._busy >= self._plain_after:
             return 0
-        if signals is None:
-            return self._limit if self.per_token else min(self.fallback_gamma, self._limit)
-        if not self.usable(signals):
-            self._limit = min(self.fallback_gamma, self._limit)
-            return self._limit
         # The controller is asked for a probe too, or what comes of it could not correct k.
         probing = self._probe_is_due()
         if self.per_token:
-            return self._limit if self._worth(signals, 0) or probing else 0
-        return max(self._best_step(signals), int(probing))
+            return self._limit if self._worth((), (), 0) or probing else 0
+        if self.last_signals is None:
+            return min(self.fallback_gamma, self._limit)
+        if not self.usable(self.last_signals):
+            self._limit = min(self.fallback_gamma, self._limit)
+            return self._limit
+        return max(self._best_step(self.last_signals), int(probing))
 
     def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        signals = summarize(entropies, confidences)
-        if not self.usable(signals):
+        if not self.usable((sum(entropies), sum(confidences))):
             return len(confidences) < self.fallback_gamma
-        return self._worth(signals, len(confidences))
+        return self._worth(entropies, confidences, len(confidences))
 
     def observe(self, outcome: Round) -> None:
         super().observe(outcome)
         self.cost.observe(outcome)
+        self._recent.add(outcome.accepted, outcome.drafted)
         self._warm = self._warm or outcome.drafted > 0
         self._since_prefill_ms += outcome.verify_ms
         if outcome.draft_prefill:
@@ -128,14 +148,11 @@ class ThroughputPolicy(LearnedPolicy):
             self._idle += 1
             return
         self._busy += 1
-        trials = min(outcome.accepted + 1, outcome.drafted)
         self._followed = MEMORY * self._followed + outcome.accepted
-        self._followers = MEMORY * self._followers + trials
-        if self._asked:
-            # Only questions whose answer is known: whether token `drafted` + 1 survives needs it drafted.
-            known = [(drafted, survival) for drafted, survival in self._asked if drafted < outcome.drafted]
-            self._accepted = MEMORY * self._accepted + sum(outcome.accepted > drafted for drafted, _ in known)
-            self._predicted = MEMORY * self._predicted + sum(survival for _, survival in known)
+        self._followers = MEMORY * self._followers + min(outcome.accepted + 1, outcome.drafted)
+        for drafted, survival in self._asked:
+            if drafted < outcome.drafted:  # else it is not known whether token `drafted` + 1 would have survived
+                self._corrections[min(drafted, 1)].add(outcome.accepted > drafted, survival)
         paid = outcome.emitted / self.cost.step_ms(outcome.drafted) >= 1.0 / self.cost.verify_ms(1)
         if self._idle >= self._probe_after and not paid:
             self._probe_after = min(2 * self._probe_after, LAST_PROBE)
@@ -148,10 +165,11 @@ class ThroughputPolicy(LearnedPolicy):
         affordable = self._warm or self._prefill_ms <= PROBE_SHARE * self._since_prefill_ms
         return self._idle >= self._probe_after and affordable
 
-    def _worth(self, signals: Sequence[float], drafted: int) -> bool:
+    def _worth(self, entropies: Sequence[float], confidences: Sequence[float], drafted: int) -> bool:
+        signals = prefix(entropies, confidences, self._recent.value)
         survival = self.controller.survival(signals, self.level, drafted)
         self._asked.append((drafted, survival))
-        survival = min(1.0, survival * self.correction)
+        survival = min(1.0, survival * self.correction(drafted))
         persistence = min(0.99, self._followed / self._followers)
         gain = 0.0
         for horizon in range(drafted + 1, self._limit + 1):
@@ -164,6 +182,6 @@ class ThroughputPolicy(LearnedPolicy):
     def _best_step(self, signals: Sequence[float]) -> int:
         rates = np.asarray(self.controller.acceptance_rates(signals, self.level, self.gammas))
         self._asked = list(enumerate(np.diff(rates * self._gammas).tolist()))
-        rates = np.minimum(1.0, rates * self.correction)
+        rates = np.minimum(1.0, rates * self.correction(1))
         times = np.asarray(self._times)
         return min(self.gammas[int(best_for_throughput(rates, self._gammas, times, self._rate))], self._limit)

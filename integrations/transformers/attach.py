@@ -11,9 +11,11 @@ from speckv.controller.cost import CostModel, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
+from speckv.controller.policies.throughput import DEFAULT_CEILING
 from speckv.controller.policy import Policy
 from speckv.integrations.compression import detect_level
 from speckv.integrations.runtime import Controller
+from speckv.integrations.transformers.calibrate import remembered
 from speckv.integrations.transformers.candidates import RoundListener
 from speckv.integrations.transformers.hook import attach_policy
 
@@ -26,8 +28,9 @@ def attach(
     objective: str = "throughput",
     mode: str = "token",
     gamma: int | None = None,
-    max_gamma: int = 8,
+    max_gamma: int = DEFAULT_CEILING,
     compression: str | None = None,
+    costs: Costs | None = None,
     policy: Policy | None = None,
     listener: RoundListener | None = None,
     same_tokenizer: bool | None = None,
@@ -43,6 +46,8 @@ def attach(
     gamma : a fixed γ instead of any controller.
     max_gamma : the most tokens a round may draft.
     compression : ``fp16``, ``int8`` or ``nf4`` where it cannot be read from the target's configuration.
+    costs : what forwards take here (``calibrate(target, draft)``); by default what ``speckv calibrate`` has remembered
+        of this pair on this machine, else a guess from the models' sizes. The loop's own timings refine either.
     policy : a policy of your own (see ``speckv.controller.policy``), instead of all of the above.
     listener : called with every finished ``Round``.
     same_tokenizer : True when the vocabularies are one, padded differently, and their files are not at hand.
@@ -55,8 +60,9 @@ def attach(
         if gamma is None:
             loaded = controller if isinstance(controller, Controller) else Controller.load(controller, provider)
         level = compression_level(compression) if compression else detect_level(target.config)
-        cost = CostModel(Costs.from_sizes(_bytes(target), _bytes(draft)))
-        policy = make_policy(loaded, objective, mode, level, cost, gamma, max_gamma)
+        if costs is None:
+            costs = remembered(target, draft) or Costs.from_sizes(_bytes(target), _bytes(draft))
+        policy = make_policy(loaded, objective, mode, level, CostModel(costs), gamma, max_gamma)
     elif gamma is not None:
         raise SpecKVError("gamma and policy contradict each other; give one of them")
     attach_policy(target, draft, policy, listener, same_tokenizer)

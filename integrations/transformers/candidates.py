@@ -40,6 +40,7 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         vocabulary: int,
     ) -> None:
         self.policy = policy
+        policy.start()
         self.listener = listener
         self.draft = DraftModel(draft, direct, attention_mask, vocabulary)
         self.processors = logits_processor or LogitsProcessorList()

@@ -1,0 +1,173 @@
+"""Time a pair's forwards on this machine, and remember the result per pair, precision, device and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from speckv.controller.calibration import read_costs, write_costs
+from speckv.controller.cost import LEAST_MS, Costs
+from speckv.controller.errors import SpecKVError
+from speckv.integrations.models.carried import cache_dir
+
+Progress = Callable[[str, int, int], None]
+
+ROWS = (1, 2, 3, 4, 5, 7, 9, 13, 21)
+"""Rows of a verify that are timed: dense where kernels have steps, up to a ceiling of 20 drafted tokens."""
+
+SHORT, LONG = 64, 512
+"""Tokens of context at which rows are timed, and at which one row is timed again to see what context adds."""
+
+REPEATS = 5
+PACKAGES = ("torch", "transformers", "bitsandbytes")
+
+
+def calibrate(
+    target: PreTrainedModel, draft: PreTrainedModel, repeats: int = REPEATS, progress: Progress = lambda *_: None
+) -> Costs:
+    """Median forward times of ``repeats`` rounds; in a round every measurement has its turn, so drift favours none.
+
+    Takes some dozens of target forwards: seconds on an accelerator, a minute where a forward takes 200 ms.
+    """
+    plan: dict[tuple[str, int, int], _Bench] = {}
+    for name, model, timed in (("verify", target, ROWS), ("draft", draft, (1, 2))):
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONG + max(ROWS)
+        for context, counts in ((SHORT, timed), (LONG, (1,))):
+            if context + max(counts) <= longest:
+                bench = _Bench(model, context)
+                plan |= {(name, context, rows): bench for rows in counts}
+    times: dict[tuple[str, int, int], list[float]] = {key: [] for key in plan}
+    for number in range(-1, repeats):  # the first time kernels are chosen and memory is taken
+        for key, bench in plan.items():
+            taken = bench.time(key[2])
+            if number >= 0:
+                times[key].append(taken)
+        progress("calibrate", number + 1, repeats)
+    found = {key: median(values) for key, values in times.items()}
+    slope = {name: _slope(found, name) for name in ("verify", "draft")}
+    tables: dict[str, dict[int, float]] = {"verify": {}, "draft": {}}
+    for (name, context, rows), ms in found.items():
+        if context == SHORT:
+            tables[name][rows] = max(LEAST_MS, ms - slope[name] * SHORT / 1e3)
+    return Costs(tables["draft"], tables["verify"], slope["draft"], slope["verify"])
+
+
+def _slope(found: dict[tuple[str, int, int], float], name: str) -> float:
+    """What 1,000 tokens of context add to a forward of one row, in ms; 0 where that is lost in the noise."""
+    if (name, LONG, 1) not in found:
+        return 0.0
+    return max(0.0, (found[name, LONG, 1] - found[name, SHORT, 1]) * 1e3 / (LONG - SHORT))
+
+
+class _Bench:
+    """A model with ``context`` tokens in its cache, ready to time forwards over what follows."""
+
+    def __init__(self, model: PreTrainedModel, context: int) -> None:
+        self.model = model
+        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        self.cache.activate_past_recording()
+        with torch.inference_mode():
+            self._forward(context)
+
+    @torch.inference_mode()
+    def time(self, rows: int) -> float:
+        """Milliseconds for ``rows`` new positions, their chosen tokens' way to the host included."""
+        self._wait()
+        started = perf_counter()
+        self._forward(rows).argmax(-1).tolist()
+        taken = (perf_counter() - started) * 1e3
+        self.cache.crop(-rows)
+        return taken
+
+    def _forward(self, count: int) -> Tensor:
+        ids = (
+            torch.arange(5, 5 + count, device=self.model.device)[None, :]
+            % self.model.config.get_text_config().vocab_size
+        )
+        logits: Tensor = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True).logits
+        return logits
+
+    def _wait(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
+
+def about(target: PreTrainedModel, draft: PreTrainedModel) -> dict[str, Any]:
+    """What costs depend on: models, precisions, device, threads, versions."""
+    return {
+        "target": _model(target),
+        "draft": _model(draft),
+        "device": _device(target),
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def costs_path(target: PreTrainedModel, draft: PreTrainedModel) -> Path:
+    """Where the costs of this pair on this machine are remembered."""
+    text = json.dumps(about(target, draft), sort_keys=True)
+    return cache_dir() / "costs" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def remember(target: PreTrainedModel, draft: PreTrainedModel, costs: Costs) -> Path:
+    """Store ``costs`` where :func:`remembered`, and so ``attach``, finds them; returns the file."""
+    path = costs_path(target, draft)
+    write_costs(costs, about(target, draft), path)
+    return path
+
+
+def remembered(target: PreTrainedModel, draft: PreTrainedModel) -> Costs | None:
+    """The costs that were calibrated for this pair here, or None. A damaged file raises SpecKVError."""
+    path = costs_path(target, draft)
+    if not path.exists():
+        return None
+    costs, of = read_costs(path)
+    if of != about(target, draft):
+        raise SpecKVError(f"{path}: says of itself that it is about something else; delete it and calibrate again")
+    return costs
+
+
+def _model(model: PreTrainedModel) -> dict[str, Any]:
+    quantization = getattr(model.config, "quantization_config", None)
+    settings: Sequence[tuple[str, Any]] = ()
+    if quantization is not None:
+        given = quantization if isinstance(quantization, dict) else quantization.to_dict()
+        settings = sorted((key, str(value)) for key, value in given.items())
+    return {
+        "name": Path(model.config.name_or_path or "unnamed").name,
+        "architecture": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "quantization": [list(pair) for pair in settings],
+    }
+
+
+def _device(model: PreTrainedModel) -> str:
+    if model.device.type == "cuda":
+        return str(torch.cuda.get_device_name(model.device))
+    return f"{model.device.type} {platform.machine()} {_processor()}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
