@@ -184,6 +184,7 @@ def fit(model: Any, features: Array, labels: NDArray[Any]) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # see converged()
+        warnings.filterwarnings("ignore", "Got `batch_size` less than 1 or larger")  # a small data set is one batch
         model.fit(features, labels)
     layers = getattr(_last(model), "coefs_", None)
     if layers is not None:

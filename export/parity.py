@@ -27,12 +27,13 @@ def check_parity(heads: Mapping[str, Any], model: onnx.ModelProto, seed: int = 0
     generator = np.random.default_rng(seed)
     usual = generator.random((256, 5)) * [8, 1, 12, 1, 0] + [0, 0, 0, 0, 1] * generator.integers(0, 3, (256, 1))
     corners = np.array([[0, 1, 0, 1, 0], [12, 0, 12, 0, 2], [0, 0, 0, 0, 0], [1e3, 1, 1e3, 1, 2], [-1, 2, -1, 2, 1]])
+    summed = usual * [1, -20, 1, 1, 1]  # where the survival head takes a sum of logarithms
     close = [
         _close_calls(head.estimator, generator)
         for head in take_apart(model).values()
         if isinstance(head.estimator, Forest)
     ]
-    signals = np.concatenate((usual, corners, *close), dtype=np.float32, casting="same_kind")
+    signals = np.concatenate((usual, summed, corners, *close), dtype=np.float32, casting="same_kind")
     gammas = np.arange(0, 21, dtype=np.float32)
     rows = np.concatenate(
         (np.repeat(signals, len(gammas), axis=0), np.tile(gammas, len(signals))[:, None]), axis=1, dtype=np.float32

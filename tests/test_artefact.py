@@ -67,7 +67,7 @@ def test_the_metadata_describes_the_controller(artefact: Artefact) -> None:
     metadata = artefact.metadata
     assert metadata.features == list(FEATURES) and metadata.units["mean_draft_entropy"] == "nats"
     assert metadata.compression_levels == {"fp16": 0, "int8": 1, "nf4": 2}
-    assert metadata.gammas == [2, 4, 6, 8] and metadata.schema_version == 1
+    assert metadata.gammas == [2, 4, 6, 8] and metadata.schema_version == 2
 
 
 def test_training_twice_writes_the_same_bytes(tmp_path: Path, synthetic_rows: list[Any]) -> None:
@@ -181,8 +181,8 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_a_file_of_another_version_says_what_to_do(artefact: Artefact, tmp_path: Path) -> None:
-    metadata = controllers.metadata(["acceptance_rate", "survival"], schema_version=2)
-    with pytest.raises(SpecKVError, match="schema version 2, and this speckv reads 1; make the artefact again"):
+    metadata = controllers.metadata(["acceptance_rate", "survival"], schema_version=3)
+    with pytest.raises(SpecKVError, match="schema version 3, and this speckv reads 2; make the artefact again"):
         make_artefact(assemble(artefact.heads), metadata, "c.onnx")
 
 
@@ -232,6 +232,11 @@ def test_the_paper_s_rule_is_the_argmax_of_expected_tokens(controller: Controlle
     assert controller.decide(signals)[0] == (2, 4, 6, 8)[int(np.argmax(1 + rates * (2, 4, 6, 8)))]
 
 
+def sums(row: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """Any numbers as a prefix's signals: a sum of logarithms is not above 0, an acceptance within 0 … 1."""
+    return row[0], -abs(row[1]), row[2], min(1.0, abs(row[3]))
+
+
 @given(st.lists(ROW, min_size=1, max_size=4), st.lists(st.integers(0, 64), min_size=1, max_size=4))
 def test_any_finite_input_gives_probabilities_and_a_candidate(
     controller: Controller, rows: list[tuple[float, ...]], gammas: list[int]
@@ -239,7 +244,7 @@ def test_any_finite_input_gives_probabilities_and_a_candidate(
     for row in rows:
         rates = controller.acceptance_rates(row[:4], 1, gammas)
         assert ((rates >= 0) & (rates <= 1)).all()
-        assert 0 <= controller.survival(row[:4], 2, gammas[0]) <= 1
+        assert 0 <= controller.survival(sums(row), 2, gammas[0]) <= 1
     assert set(controller.decide(np.array(rows, np.float32), gammas).tolist()) <= set(gammas)
 
 
@@ -283,17 +288,19 @@ def test_a_row_that_is_not_finite_gets_the_fallback_and_one_warning(
 
 def test_survival_without_its_head_is_the_marginal_of_the_rates() -> None:
     controller = Controller(controllers.artefact("ridge", survival=False))
-    signals = (1.0, 0.6, 2.0, 0.3)
-    for drafted in (0, 1, 5):
+    assert controller.survival((0.0, 0.0, 0.0, 0.7), 1, 0) == 0.7  # before anything was drafted: the recent acceptance
+    for drafted in (1, 5):
+        confidence = math.exp(-2.0 / drafted)
+        signals = (1.0, confidence, 2.0, confidence)
         rates = [float(rate) for rate in controller.acceptance_rates(signals, 1, (drafted, drafted + 1))]
         marginal = min(1.0, max(0.0, (drafted + 1) * rates[1] - drafted * rates[0]))
-        assert math.isclose(controller.survival(signals, 1, drafted), marginal)
+        assert math.isclose(controller.survival((1.0, -2.0, 2.0, 0.7), 1, drafted), marginal, abs_tol=1e-5)
 
 
 def test_survival_with_its_head_is_the_classifier_s_probability() -> None:
     controller = Controller(controllers.artefact())
     classifier = controllers.trained().heads["survival"]
-    signals = (1.0, 0.6, 2.0, 0.3)
+    signals = (1.0, -0.6, 2.0, 0.3)
     for drafted in (0, 3):
         expected = classifier.predict_proba(np.array([[*signals, 1, drafted]], np.float32))[0, 1]
         assert math.isclose(controller.survival(signals, 1, drafted), expected, abs_tol=1e-5)

@@ -9,16 +9,18 @@ import pytest
 
 from speckv.benchmarks.build import build
 from speckv.benchmarks.prompts import load_prompts
+from speckv.benchmarks.traces import read_traces
 from speckv.controller.records import read_records
 from speckv.integrations.runtime import DEFAULT_ARTEFACT, Controller
 
-RECORDS = Path(__file__).parent.parent / "benchmarks" / "data" / "qwen2.5-coder.parquet"
+DATA = Path(__file__).parent.parent / "benchmarks" / "data"
+RECORDS, TRACES = DATA / "qwen2.5-coder.parquet", DATA / "train-bf16.parquet"
 
 
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("remade") / "default.onnx"
-    build(RECORDS, out)
+    build(RECORDS, out, traces=TRACES)
     return out
 
 
@@ -31,7 +33,7 @@ def test_the_command_reproduces_it(remade: Path) -> None:
     generator = np.random.default_rng(0)
     for level in (0, 1, 2):
         for _ in range(50):
-            signals = tuple(generator.random(4) * [4, 1, 6, 1])
+            signals = tuple(generator.random(4) * [4, -1, 6, 1])
             for head in (Controller.acceptance_rates, Controller.survival):
                 argument = (2, 4, 8) if head is Controller.acceptance_rates else 3
                 answers = [np.array(head(one, signals, level, argument)) for one in (shipped, again)]  # type: ignore[operator]
@@ -40,6 +42,7 @@ def test_the_command_reproduces_it(remade: Path) -> None:
 
 def test_nothing_it_was_trained_on_is_held_out() -> None:
     trained_on = {row["prompt_id"] for row in read_records(RECORDS)}
+    trained_on |= {trace.prompt_id for trace in read_traces(TRACES)[0]}
     assert trained_on <= {prompt.id for prompt in load_prompts("train")}
     assert not trained_on & {prompt.id for prompt in load_prompts("heldout")}
 
@@ -53,6 +56,6 @@ def test_it_knows_more_than_the_base_rate() -> None:
 
 def test_confident_drafts_survive() -> None:
     controller = Controller.load()
-    sure, unsure = (0.02, 0.99, 0.05, 0.98), (3.0, 0.35, 5.0, 0.1)
+    sure, unsure = (0.02, -0.02, 0.05, 0.9), (3.0, -2.2, 5.0, 0.5)
     for level in (0, 1, 2):
         assert controller.survival(sure, level, 2) > 0.6 > 0.3 > controller.survival(unsure, level, 2)

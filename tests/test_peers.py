@@ -90,9 +90,10 @@ def test_hf_default_needs_both_outcomes_and_starts_over_with_a_text() -> None:
     assert policy.threshold == 0.4
     policy.observe(finished([0.42], 0))
     assert policy.threshold == 0.45
-    for room, threshold in ((92, 0.45), (90, 0.45), (99, 0.4)):
-        policy.begin(room)
-        assert policy.threshold == threshold
+    policy.begin(92)
+    assert policy.threshold == 0.45
+    policy.start()
+    assert policy.threshold == 0.4
     policy.observe(finished([0.9, 0.1], 1))
     assert policy.threshold == 0.4  # the history is gone too
 
@@ -105,6 +106,7 @@ def test_hf_heuristic_counts_up_by_two_and_down_by_one_across_texts() -> None:
     policy.observe(finished([0.9, 0.1], 2))  # stopped by the threshold after two, and accepted whole
     assert policy.begin(76) == 24
     policy.observe(finished([0.9] * 24, 23))
+    policy.start()
     assert policy.begin(200) == 23  # another text
     policy.observe(finished([], 0))  # no room: none drafted, none rejected
     assert policy.begin(190) == 25
@@ -118,6 +120,7 @@ def test_hf_heuristic_keeps_the_threshold() -> None:
     assert drafted(policy, confidences=[0.9, 0.39, 0.9]) == 2
     policy.observe(finished([0.9, 0.8, 0.7, 0.6, 0.5, 0.45], 5))
     assert policy.threshold == 0.5
+    policy.start()
     assert policy.begin(200) == 19 and policy.threshold == 0.4
 
 

@@ -17,10 +17,10 @@ from simulation import Oracle, World, drafts, linear, play
 from speckv.controller.cost import CostModel, Costs
 from speckv.controller.decision import best_for_throughput, best_for_tokens, expected_tokens
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import summarize
+from speckv.controller.features import RecentAcceptance, prefix, summarize
 from speckv.controller.policies import make_policy
 from speckv.controller.policies.fixed import FixedPolicy
-from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policies.throughput import Correction, ThroughputPolicy
 from speckv.controller.policies.tokens import TokensPolicy
 from speckv.controller.policy import Policy, Round
 
@@ -125,17 +125,21 @@ def test_broken_signals_fall_back_are_counted_and_logged_once(
 ) -> None:
     for policy in (
         TokensPolicy(Says(1.0), 0, fallback_gamma=3),
-        ThroughputPolicy(Says(1.0), 0, CostModel(Costs.linear(0, 100)), per_token=per_token, fallback_gamma=3),
+        ThroughputPolicy(Says(1.0), 0, CostModel(Costs.linear(0, 100)), 8, per_token=per_token, fallback_gamma=3),
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="speckv"):
             policy.observe(Round(0, [0.5, broken[0]], [0.5, broken[1]], 1, 2))
             for count in (1, 2):
-                assert policy.begin(room=100) == 3
+                policy.begin(room=100)
+                if policy.per_token:  # it is this round's signals that decide, not the last one's
+                    assert not policy.more([broken[0]] * 3, [broken[1]] * 3)
                 assert policy.fallbacks == count
             if policy.per_token:
                 told = [policy.more([broken[0]] * drafted, [broken[1]] * drafted) for drafted in range(1, 5)]
                 assert told == [True, True, False, False]
+            else:
+                assert policy.begin(room=100) == 3
             after_a_round(policy)
             assert policy.begin(room=100) == 8
         assert len(caplog.records) == 1 and "not finite" in caplog.text
@@ -143,7 +147,7 @@ def test_broken_signals_fall_back_are_counted_and_logged_once(
 
 def drafting_on(survival: float, drafted: int = 1, room: int = 100) -> bool:
     """At ρ = 1 / 100 per ms, T(γ) = 100 + 60 γ, c = 0.8 and k = 1."""
-    policy = ThroughputPolicy(Says(survival), 0, CostModel(Costs.linear(50, 100, 10)))
+    policy = ThroughputPolicy(Says(survival), 0, CostModel(Costs.linear(50, 100, 10)), max_gamma=8)
     policy.begin(room)
     return policy.more([0.5] * drafted, [0.5] * drafted)
 
@@ -160,7 +164,8 @@ def test_the_running_rates_move_the_line() -> None:
     policy.more([0.5], [0.5])
     policy.observe(Round(0, [0.5] * 2, [0.5] * 2, accepted=1, emitted=2, draft_ms=100, verify_ms=120))
     assert policy.rate == pytest.approx(max(2 / 220, 1 / 100))
-    assert policy.correction == pytest.approx((0.97 * 8 + 0) / (0.97 * 8 + 0.8))  # 0.8 promised, none came
+    assert policy.correction(0) == pytest.approx((0.99 * 16 + 1) / (0.99 * 16 + 0.8))  # 0.8 promised, and it came
+    assert policy.correction(1) == pytest.approx((0.99 * 16 + 0) / (0.99 * 16 + 0.8))  # 0.8 promised, none came
     cheap = ThroughputPolicy(Says(0.8), 0, CostModel(Costs.linear(10, 100, 0)))
     cheap.begin(room=100)
     cheap.observe(Round(0, [0.5] * 5, [0.5] * 5, accepted=5, emitted=6, draft_ms=50, verify_ms=100))
@@ -175,8 +180,22 @@ def test_what_was_promised_and_came_is_counted_alike_in_both_modes(per_token: bo
     assert this.drafted == 3
     this.accepted, this.emitted, this.verify_ms = 1, 2, 100.0
     policy.observe(this)
-    promised = 0.5 + 0.25 + 0.125
-    assert policy.correction == pytest.approx((0.97 * 8 + 1) / (0.97 * 8 + promised))
+    assert policy.correction(0) == pytest.approx((0.99 * 16 + 1) / (0.99 * 16 + 0.5))
+    start = 0.99**2 * 16
+    assert policy.correction(1) == policy.correction(2) == pytest.approx(start / (start + 0.99 * 0.25 + 0.125))
+
+
+def test_seeing_the_first_token_is_worth_something_too() -> None:
+    """ρ = 1 / 100, T(γ) = 100 + 60 γ: a first token that survives with 0.55 does not pay for itself, 0.6."""
+    policy = ThroughputPolicy(Says(0.55), 0, CostModel(Costs.linear(50, 100, 10)), max_gamma=8)
+    assert policy.begin(room=100) == 0
+    for _ in range(4):  # rounds of four, all accepted: each brings 3 tokens for 180 ms beyond its first
+        policy._asked = [(0, 0.55)]
+        policy.observe(Round(0, [0.5] * 4, [0.5] * 4, 4, 5, draft_ms=200, verify_ms=140))
+        policy._tokens = policy._ms = 0.0  # ρ as before
+    assert policy._beyond / policy._firsts > 0.2  # 1.2 a round, of which the start takes some
+    policy._corrections = (Correction(), Correction())
+    assert policy.begin(room=100) == 8
 
 
 def stepped(survival: float) -> ThroughputPolicy:
@@ -184,7 +203,7 @@ def stepped(survival: float) -> ThroughputPolicy:
     cost = CostModel(Costs.linear(10, 100))
     for rows, verify in zip(range(1, 10), [100.0] * 3 + [200.0] * 3 + [400.0] * 3, strict=True):
         cost.observe(Round(0, [0.5] * (rows - 1), [0.5] * (rows - 1), draft_ms=10 * (rows - 1), verify_ms=verify))
-    return ThroughputPolicy(Says(survival), 0, cost)
+    return ThroughputPolicy(Says(survival), 0, cost, max_gamma=8)
 
 
 def test_looking_ahead_crosses_a_step_of_the_verify_when_it_pays() -> None:
@@ -214,16 +233,18 @@ def test_no_decision_sees_what_is_not_yet_known(name: str) -> None:
     policy = MAKERS[name](controller)
     draws = random.Random(3)
     before: Sequence[float] | None = None
+    recent = RecentAcceptance()
     asked = 0
     for _ in range(60):
         controller.asked.clear()
         this = drafts(policy, 100, lambda _: (draws.random(), draws.random()))
         for signals, level, drafted in controller.asked:
-            known = summarize(this.entropies[:drafted], this.confidences[:drafted]) if drafted else before
-            assert (signals, level) == (known, 1)
+            known = prefix(this.entropies[:drafted], this.confidences[:drafted], recent.value)
+            assert (signals, level) == (known if policy.per_token else before, 1)
         this.accepted = draws.randint(0, this.drafted)
         this.emitted, this.draft_ms, this.verify_ms = this.accepted + 1, 30.0 * this.drafted, 100.0
         asked += len(controller.asked)
+        recent.add(this.accepted, this.drafted)
         if this.drafted:
             before = summarize(this.entropies, this.confidences)
         policy.observe(this)

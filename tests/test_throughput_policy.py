@@ -18,14 +18,14 @@ DRAFTS = (0.02, 0.1, 0.3, 0.6, 1.0)
 """Draft time as a share of verify time."""
 
 SMALL_GAIN = (0.7, 0.6)
-"""Here drafting gains 4.9 %, too little for the policy to hold on to it yet."""
+"""Here drafting gains 4.9 %, which chance can hide for long."""
 
-GRID = [cell for cell in product(ACCEPTANCES, DRAFTS) if cell != SMALL_GAIN]
+GRID = list(product(ACCEPTANCES, DRAFTS))
 
 
 def throughput(told: float, per_token: bool = True) -> ThroughputPolicy:
     """A policy whose controller is ``told`` an acceptance and whose first costs are wrong."""
-    return ThroughputPolicy(Oracle(told), 0, CostModel(Costs.linear(20, 80)), per_token=per_token)
+    return ThroughputPolicy(Oracle(told), 0, CostModel(Costs.linear(20, 80)), max_gamma=8, per_token=per_token)
 
 
 def pair(acceptance: float, draft: float) -> World:
@@ -43,7 +43,6 @@ def test_as_good_as_the_best_fixed_gamma(acceptance: float, draft: float, per_to
     assert got >= WORTH * world.plain
 
 
-@pytest.mark.xfail(strict=True, reason="0.961 at worst: refusals in a row lower k, and γ = 0 keeps it low")
 def test_a_small_gain_is_kept() -> None:
     world = pair(*SMALL_GAIN)
     got = [earned(world, play(throughput(world.acceptance), world, ROUNDS, seed)) for seed in range(3)]
@@ -130,6 +129,7 @@ def test_a_prefill_only_to_probe_is_rare() -> None:
     spent = prefills = 0.0
     for _ in range(200):  # texts of 40 tokens
         seen = False
+        policy.start()
         for position in range(40):
             gamma = policy.begin(40 - position)
             outcome = Round(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,19 @@ def row(step: int, entropies: list[float], confidences: list[float], accepted: i
 def test_examples_of_two_tiny_rounds_by_hand() -> None:
     rows = [row(0, [1.0, 3.0, 0.5], [0.5, 0.25, 0.75], 1), row(1, [0.5, 0.25], [1.0, 0.5], 2)]
     features, survived, prompts = survival_data(rows)
-    assert features.tolist() == [
-        # mean entropy, mean confidence, max entropy, min confidence, level, γ
-        [1.0, 0.5, 1.0, 0.5, 1, 1],  # the first round has no empty prefix
-        [2.0, 0.375, 3.0, 0.25, 1, 2],
-        [1.5, 0.5, 3.0, 0.25, 1, 0],  # the second's empty prefix: the first round's signals
-        [0.5, 1.0, 0.5, 1.0, 1, 1],  # no prefix of two: whether a third survives is not known
+    logs = [math.log(0.5), math.log(0.5 * 0.25)]
+    tried = 0.8 * 4 + 2  # the first round: one of two tokens that followed accepted ones
+    expected = [
+        # mean entropy, Σ ln confidence, max entropy, recent acceptance, level, drafted
+        [0.0, 0.0, 0.0, 0.75, 1, 0],
+        [1.0, logs[0], 1.0, 0.75, 1, 1],
+        [2.0, logs[1], 3.0, 0.75, 1, 2],
+        [0.0, 0.0, 0.0, (0.8 * 3 + 1) / tried, 1, 0],
+        [0.5, 0.0, 0.5, (0.8 * 3 + 1) / tried, 1, 1],  # no prefix of two: whether a third survives is not known
     ]
-    assert survived.tolist() == [0, 0, 1, 1]  # accepted > 1, > 2 of 1; > 0, > 1 of 2
-    assert prompts == ["p"] * 4
+    np.testing.assert_allclose(features, expected, rtol=1e-6)
+    assert survived.tolist() == [1, 0, 0, 1, 1]  # accepted > 0, > 1, > 2 of 1; > 0, > 1 of 2
+    assert prompts == ["p"] * 5
     assert (features.dtype, survived.dtype) == (np.float32, np.int64)
 
 
@@ -60,10 +65,19 @@ def test_examples_of_two_tiny_rounds_by_hand() -> None:
 )
 def test_the_round_before_must_be_of_the_same_generation(other: Row) -> None:
     before, after = row(0, [1.0], [0.5], 0), row(1, [0.5], [0.75], 1)
-    assert survival_data([before, after])[0][:, 5].tolist() == [0]
-    assert len(survival_data([before, after | other])[0]) == 0
-    assert len(survival_data([before, after | {"step": 2}])[0]) == 0
-    assert len(survival_data([after, before])[0]) == 0
+
+    def recent(rows: list[Row]) -> float:
+        return float(survival_data(rows)[0][-1, 3])
+
+    assert recent([before, after]) == pytest.approx(0.8 * 3 / (0.8 * 4 + 1))
+    assert recent([before, after | other]) == 0.75
+    assert recent([before, after | {"step": 2}]) == 0.75
+    assert recent([after, before]) == 0.75
+
+
+def test_prefixes_without_hope_teach_nothing() -> None:
+    rows = [row(0, [1.0] * 4, [0.5, 0.05, 0.5, 0.5], 0, gamma=4)]  # after two, 0.025 are left; after three, 0.0125
+    assert survival_data(rows)[0][:, 5].tolist() == [0, 1, 2]
 
 
 def test_rates_of_whole_rounds() -> None:
@@ -107,7 +121,7 @@ def test_both_heads_learn_and_say_how_well(trained: Trained, synthetic_rows: lis
     rates = [one["acceptance_rate"] for one in synthetic_rows]
     assert trained.report["metrics"]["acceptance_rate"]["test_mse"] < float(np.var(rates))
     assert trained.report["metrics"]["acceptance_rate"]["test_corr"] > 0.3
-    sure, unsure = [[0.1, 0.97, 0.15, 0.95, 0, 2], [2.0, 0.4, 2.8, 0.1, 0, 2]]
+    sure, unsure = [[0.1, -0.06, 0.15, 0.9, 0, 2], [2.0, -2.5, 2.8, 0.5, 0, 2]]
     high, low = trained.heads["survival"].predict_proba(np.array([sure, unsure], dtype=np.float32))[:, 1]
     assert high > low + 0.2
 

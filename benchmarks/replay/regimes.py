@@ -11,7 +11,8 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS
 
 REGIMES = Path(__file__).parent.parent / "regimes.json"
-TRACES = Path(__file__).parent.parent / "data"
+TRACES = Path("benchmarks/data")
+"""The trace files are in the repository, not in the package: the command runs from the root of a clone."""
 MOST_ROWS = 21
 
 

@@ -36,8 +36,8 @@ class Correction:
         self._survived = self._predicted = DOUBT
 
     def add(self, survived: float, predicted: float) -> None:
-        self._survived = CALM * self._survived + (1 - CALM) * DOUBT + survived
-        self._predicted = CALM * self._predicted + (1 - CALM) * DOUBT + predicted
+        self._survived = CALM * self._survived + survived
+        self._predicted = CALM * self._predicted + predicted
 
     @property
     def value(self) -> float:
@@ -57,6 +57,10 @@ class ThroughputPolicy(LearnedPolicy):
     calibrated on this one; c is the running probability that a token following an accepted one is accepted too.
     m = 1 alone would be the one-step rule; the horizon is there because verify times have steps, so one more token
     may be dear and the next three free.
+
+    For a round's first token S_0 is worth more than itself: what follows is drafted only if it then pays, so seeing
+    the first token is an option. To the gain of every horizon is added o · S_0; o is the running mean, per expected
+    acceptance of the first token, of what rounds brought beyond it: (accepted − [accepted ≥ 1]) − ρ · (T(γ) − T(1)).
 
     ρ is kept at least at plain decoding's rate, 1 / verify(1): a pair that does not pay ends at γ = 0, from
     where ever rarer probes notice a change.
@@ -81,6 +85,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._rate = 0.0
         self._tokens = self._ms = 0.0
         self._followed, self._followers = 8.0, 10.0  # c starts at 0.8, worth a few rounds of evidence
+        self._beyond, self._firsts = 0.0, 4.0
         self._corrections = (Correction(), Correction())
         self._recent = RecentAcceptance()
         self._asked: list[tuple[int, float]] = []
@@ -150,6 +155,12 @@ class ThroughputPolicy(LearnedPolicy):
         self._busy += 1
         self._followed = MEMORY * self._followed + outcome.accepted
         self._followers = MEMORY * self._followers + min(outcome.accepted + 1, outcome.drafted)
+        further = max(0, outcome.accepted - 1) - self._rate * (
+            self.cost.step_ms(outcome.drafted) - self.cost.step_ms(1)
+        )
+        self._beyond = MEMORY * self._beyond + further
+        if self._asked and self._asked[0][0] == 0:
+            self._firsts = MEMORY * self._firsts + self._asked[0][1]
         for drafted, survival in self._asked:
             if drafted < outcome.drafted:  # else it is not known whether token `drafted` + 1 would have survived
                 self._corrections[min(drafted, 1)].add(outcome.accepted > drafted, survival)
@@ -171,7 +182,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._asked.append((drafted, survival))
         survival = min(1.0, survival * self.correction(drafted))
         persistence = min(0.99, self._followed / self._followers)
-        gain = 0.0
+        gain = 0.0 if drafted else survival * max(0.0, self._beyond / self._firsts)
         for horizon in range(drafted + 1, self._limit + 1):
             gain += survival
             survival *= persistence
@@ -180,8 +191,12 @@ class ThroughputPolicy(LearnedPolicy):
         return False
 
     def _best_step(self, signals: Sequence[float]) -> int:
-        rates = np.asarray(self.controller.acceptance_rates(signals, self.level, self.gammas))
-        self._asked = list(enumerate(np.diff(rates * self._gammas).tolist()))
-        rates = np.minimum(1.0, rates * self.correction(1))
-        times = np.asarray(self._times)
-        return min(self.gammas[int(best_for_throughput(rates, self._gammas, times, self._rate))], self._limit)
+        rates = self.controller.acceptance_rates(signals, self.level, self.gammas)
+        survivals = np.diff(np.asarray(rates) * self._gammas)
+        self._asked = list(enumerate(survivals.tolist()))
+        survivals[0] *= self.correction(0)
+        survivals[1:] *= self.correction(1)
+        expected = np.concatenate(([0.0], np.cumsum(survivals.clip(0.0, 1.0))))
+        rates = expected / np.maximum(1, self._gammas)
+        best = best_for_throughput(rates, self._gammas, np.asarray(self._times), self._rate)
+        return min(self.gammas[int(best)], self._limit)
