@@ -175,16 +175,13 @@ def calibrate(
         target, draft, _ = load_pair(pair, compression, draft_compression, progress=report)
         costs = measure(target, draft, repeats, report)
     shown = Table(title="Milliseconds per forward")
-    for heading in ("model", *(f"{rows} row{'s' * (rows > 1)}" for rows in costs.verify), "per 1,000 context"):
+    for heading in ("rows", "target", "draft"):
         shown.add_column(heading, justify="right")
-    for name, table, slope in (
-        ("target", costs.verify, costs.verify_context),
-        ("draft", costs.draft, costs.draft_context),
-    ):
-        cells = [f"{table[rows]:.1f}" if rows in table else "" for rows in costs.verify]
-        shown.add_row(name, *cells, f"+{slope:.1f}")
+    for rows, ms in costs.verify.items():
+        shown.add_row(str(rows), f"{ms:.1f}", f"{costs.draft[rows]:.1f}" if rows in costs.draft else "")
+    shown.add_row("per 1,000 tokens of context", f"+{costs.verify_context:.1f}", f"+{costs.draft_context:.1f}")
     console.print(shown)
-    remember(target, draft, costs)
+    _say(f"{remember(target, draft, costs)}: attach() uses these costs for this pair from now on")
     if out is not None:
         write_costs(costs, about(target, draft), out)
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from speckv.controller.calibration import read_costs
 from speckv.controller.cost import CostModel, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS
+from speckv.controller.policy import Round
 
 REGIMES = Path(__file__).parent.parent / "regimes.json"
 TRACES = Path("benchmarks/data")
 """The trace files are in the repository, not in the package: the command runs from the root of a clone."""
 MOST_ROWS = 21
+CONTEXT = 200
+"""Tokens: about the middle of the traces' texts."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,13 @@ class Regime:
 def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     """The regimes of a JSON file, by name; SpecKVError names what is wrong.
 
-    Each has ``compression``, ``trace``, ``draft_ms``, ``source``, and ``verify_ms``: milliseconds by rows, such as
-    ``{"1": 170, "3": 175}``, linear in between and beyond the last two.
+    Each has ``compression``, ``trace``, ``source``, and either ``costs``, a file of ``speckv calibrate`` (taken at
+    CONTEXT tokens of context), or ``draft_ms`` and ``verify_ms``: milliseconds by rows, as ``{"1": 170, "3": 175}``,
+    linear in between and beyond the last two.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        regimes = {name: _regime(name, entry) for name, entry in entries.items()}
+        regimes = {name: _regime(name, entry, path.resolve().parent) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpecKVError(f"{path}: not a regimes file ({error!r}); see benchmarks/regimes.json") from None
     for name, regime in regimes.items():
@@ -56,24 +62,15 @@ def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     return regimes
 
 
-def _regime(name: str, entry: dict[str, object]) -> Regime:
-    import numpy as np
-
-    table = {int(rows): float(ms) for rows, ms in entry["verify_ms"].items()}  # type: ignore[attr-defined]
-    rows = sorted(table)
-    times = [table[count] for count in rows]
-    if rows[0] != 1 or min(times) <= 0:
-        raise ValueError(f"{name}: verify_ms must begin with 1 row and be above 0")
-    wanted = np.arange(1, MOST_ROWS + 1)
-    known = np.interp(wanted, rows, times)
-    if len(rows) > 1:
-        slope = max(0.0, (times[-1] - times[-2]) / (rows[-1] - rows[-2]))
-        known = known + slope * np.maximum(0, wanted - rows[-1])
-    return Regime(
-        name,
-        str(entry["compression"]),
-        str(entry["trace"]),
-        float(entry["draft_ms"]),  # type: ignore[arg-type]
-        tuple(float(ms) for ms in known),
-        str(entry.get("source", "")),
-    )
+def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
+    if "costs" in entry:
+        costs, _ = read_costs(folder / entry["costs"])
+        model = CostModel(costs)
+        model.observe(Round(position=CONTEXT))  # no time in it, only where in the text the costs are wanted
+    else:
+        table = {int(rows): float(ms) for rows, ms in entry["verify_ms"].items()}
+        if 1 not in table or min(table.values()) <= 0:
+            raise ValueError(f"{name}: verify_ms must begin with 1 row and be above 0")
+        model = CostModel(Costs({1: float(entry["draft_ms"])}, dict(sorted(table.items()))))
+    verify = tuple(model.verify_ms(rows) for rows in range(1, MOST_ROWS + 1))
+    return Regime(name, entry["compression"], entry["trace"], model.draft_ms, verify, entry["source"])

@@ -25,6 +25,9 @@ FIRST_PROBE, LAST_PROBE = 8, 128
 """After how many rounds without drafting to draft again to see, doubled while drafting does not pay; and after how
 many with drafting to decode one token plainly, to time that too, doubled every time."""
 
+CLEARLY = 1.1
+"""A probe has paid if it beat plain decoding by this factor: one lucky token where it can just break even has not."""
+
 PROBE_SHARE = 0.01
 """Most of the time that may go into preparing the draft's cache for nothing but a probe."""
 
@@ -164,7 +167,7 @@ class ThroughputPolicy(LearnedPolicy):
         for drafted, survival in self._asked:
             if drafted < outcome.drafted:  # else it is not known whether token `drafted` + 1 would have survived
                 self._corrections[min(drafted, 1)].add(outcome.accepted > drafted, survival)
-        paid = outcome.emitted / self.cost.step_ms(outcome.drafted) >= 1.0 / self.cost.verify_ms(1)
+        paid = outcome.emitted / self.cost.step_ms(outcome.drafted) >= CLEARLY / self.cost.verify_ms(1)
         if self._idle >= self._probe_after and not paid:
             self._probe_after = min(2 * self._probe_after, LAST_PROBE)
         elif paid:
