@@ -1,0 +1,83 @@
+"""Calibrated costs: the file a person may edit, and what is refused of it; a real calibration of a tiny pair."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speckv.controller.calibration import read_costs, write_costs
+from speckv.controller.cost import CostModel, Costs
+from speckv.controller.errors import SpecKVError
+from speckv.controller.policy import Round
+
+COSTS = Costs({1: 10.5, 2: 11.0}, {1: 100.0, 3: 104.0, 9: 160.0}, 1.5, 20.0)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    write_costs(COSTS, {"pair": "x"}, tmp_path / "c.json")
+    assert read_costs(tmp_path / "c.json") == (COSTS, {"pair": "x"})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"version": 2}, "not costs of version 1"),
+        ({"extra": 1}, "extra missing or unknown"),
+        ({"draft_ms": {"2": 1.0}}, "draft_ms does not say what 1 row takes"),
+        ({"verify_ms": {"1": 0}}, "verify_ms: 0 for 1 rows is no time above 0"),
+        ({"verify_ms": {"1": 1.0, "x": 2.0}}, "verify_ms: 'x' is no number of rows"),
+        ({"verify_ms_per_1000_context": -1}, "verify_ms_per_1000_context: -1 is no time of 0 or more"),
+        ({"about": 3}, "about is no object"),
+    ],
+)
+def test_an_edit_that_makes_no_sense_is_named(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    path = tmp_path / "c.json"
+    write_costs(COSTS, {}, path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(SpecKVError) as refusal:
+        read_costs(path)
+    assert f"c.json: {why}; correct it, or make it again with speckv calibrate" in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]"])
+def test_no_costs_file(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "c.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SpecKVError, match=r"c\.json: .*speckv calibrate"):
+        read_costs(path)
+
+
+def test_context_and_batch_enter() -> None:
+    cost = CostModel(COSTS)
+    assert cost.step_ms(2) == pytest.approx(2 * 10.5 + 104)
+    assert cost.step_ms(2, batch=3) == pytest.approx(2 * 11.5 + 160)
+    cost.observe(Round(position=2000))
+    assert cost.draft_ms == pytest.approx(10.5 + 3.0)
+    assert cost.verify_ms(1) == pytest.approx(100 + 40)
+    # A timing at that context is compared with what was expected there.
+    cost.observe(Round(2000, [0.1], [0.9], 1, 2, draft_ms=13.5, verify_ms=142.0))
+    assert cost.draft_ms == pytest.approx(13.5) and cost.verify_ms(2) == pytest.approx(142.0)
+
+
+def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_traces import model
+
+    from speckv.integrations.transformers.calibrate import calibrate, costs_path, remember, remembered
+
+    monkeypatch.setenv("SPECKV_CACHE", str(tmp_path))
+    target, draft = model(0, 0.1), model(1, 0.1)
+    assert remembered(target, draft) is None
+    costs = calibrate(target, draft, repeats=1)
+    assert set(costs.verify) == {1, 2, 3, 4, 5, 7, 9, 13, 21} and min(costs.verify.values()) > 0
+    assert set(costs.draft) == {1, 2}
+    assert remember(target, draft, costs) == costs_path(target, draft)
+    found = remembered(target, draft)
+    assert found is not None and found.verify[1] == pytest.approx(costs.verify[1], abs=1e-4)
+    assert costs_path(draft, target) == costs_path(target, draft)  # alike in all that costs depend on
+    costs_path(target, draft).write_text("{}")
+    with pytest.raises(SpecKVError, match="not costs of version 1"):
+        remembered(target, draft)
