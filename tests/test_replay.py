@@ -79,7 +79,7 @@ def test_no_policy_is_faster_than_the_bound(name: str) -> None:
 
 
 def scrambled(trace: Trace, place: int, drafted: int) -> Trace:
-    """``trace`` with other signals wherever a policy that has drafted ``drafted`` tokens at ``place`` cannot have looked."""
+    """``trace`` with other signals wherever a policy , ``drafted`` tokens into ``place``, cannot have looked."""
     generator = np.random.default_rng(1)
     entropies, confidences = trace.entropies.copy(), trace.confidences.copy()
     for later in range(place, trace.tokens):
