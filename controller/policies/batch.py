@@ -1,0 +1,376 @@
+"""One common γ for a batch of requests: what a server asks, whose draft and verify run over all of them at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from speckv.controller.cost import CostModel
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import summarize
+from speckv.controller.policies.learned import Controller
+from speckv.controller.policies.tokens import PAPER_GAMMAS
+from speckv.controller.policy import Round
+
+logger = logging.getLogger("speckv")
+
+Summary = tuple[float, float, float, float]
+"""The four SIGNAL_FEATURES of one request."""
+
+MEMORY = 0.97
+"""Weight that a round keeps per later round."""
+
+EVIDENCE = 6
+"""Rounds with drafting at a batch size before it may be judged not to pay there."""
+
+FIRST_PROBE, LAST_PROBE = 16, 256
+"""After how many plain rounds to draft again to see, doubled while it does not pay; likewise for a plain round."""
+
+BURST = 3
+"""Rounds of one such trial: the first pays for the draft's cache, so one alone would be judged too harshly."""
+
+RESUME_SHARE = 0.02
+"""Most of the time that may go into bringing the draft's cache up to date for a trial."""
+
+MOST_ASKED = 16
+"""Requests the controller is asked about per decision; evenly spaced ones stand for a larger batch."""
+
+
+@dataclass(slots=True)
+class BatchRound:
+    """One round over a batch, as a server's loop reports it. Times in ms; ``draft_ms`` holds all of the draft's work.
+
+    ``drafted`` is the common γ. ``entropies`` and ``confidences`` have one list per request, of as many values.
+    ``catch_up`` rows brought the draft's cache up to date in ``catch_up_ms``, beyond what every round with
+    drafting does. ``timed`` is False where a time is missing.
+    """
+
+    size: int
+    drafted: int = 0
+    accepted: Sequence[int] = ()
+    entropies: list[list[float]] = field(default_factory=list)
+    confidences: list[list[float]] = field(default_factory=list)
+    draft_ms: float = 0.0
+    verify_ms: float = 0.0
+    decide_ms: float = 0.0
+    catch_up: int = 0
+    catch_up_ms: float = 0.0
+    timed: bool = True
+
+    @property
+    def emitted(self) -> int:
+        return sum(self.accepted) + len(self.accepted)
+
+
+class BatchPolicy(ABC):
+    """Chooses the γ that all requests of a batch share.
+
+    A loop calls ``begin`` once a round. With ``per_token``, and once the signals of the first draft token are
+    known, it asks ``first`` whether that token is worth verifying and ``more`` after each further one.
+    """
+
+    per_token = False
+    fallbacks = 0
+    """Decisions that could not use the signals, since these were not finite."""
+
+    @abstractmethod
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        """The most tokens to draft for ``size`` requests; 0 decodes plainly and leaves the draft alone.
+
+        ``behind``: rows the draft would have to process first. ``previous``: each request's last signals.
+        """
+
+    def first(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        """Whether to verify the first draft token, which cost no draft forward of its own."""
+        return True
+
+    def more(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        """Whether to draft another token, given each request's signals so far."""
+        return True
+
+    def warm(self, size: int) -> bool:
+        """Whether the draft should read the prompts of a batch that will be ``size`` requests."""
+        return True
+
+    def observe(self, outcome: BatchRound) -> None:  # noqa: B027 - a policy that does not learn need not define it
+        """Learn from a finished round."""
+
+
+class FixedBatchPolicy(BatchPolicy):
+    """Always γ = ``gamma``."""
+
+    def __init__(self, gamma: int) -> None:
+        self.gamma = gamma
+
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        return self.gamma
+
+    def warm(self, size: int) -> bool:
+        return self.gamma > 0
+
+
+class LearnedBatchPolicy(BatchPolicy):
+    """Base of those that ask a controller, at compression ``level``; counts what it could not ask."""
+
+    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
+        self.controller = controller
+        self.level = level
+        self.max_gamma = max_gamma
+        self.fallback_gamma = min(fallback_gamma, max_gamma)
+
+    def finite(self, summaries: Sequence[Summary]) -> bool:
+        # A NaN does not survive a sum, and may survive max() or min(): the means decide.
+        if all(math.isfinite(summary[0]) and math.isfinite(summary[1]) for summary in summaries):
+            return True
+        if not self.fallbacks:
+            logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)
+        self.fallbacks += 1
+        return False
+
+    def total(self, summaries: Sequence[Summary], ask: Callable[[Summary], float]) -> float:
+        """Σ over requests of ``ask``; of a large batch a sample is asked and stands for all."""
+        stride = -(-len(summaries) // MOST_ASKED)
+        asked = summaries[::stride]
+        return sum(ask(summary) for summary in asked) * len(summaries) / len(asked)
+
+
+class TokensBatchPolicy(LearnedBatchPolicy):
+    """The paper's rule for a batch: argmax over γ of Σ_requests 1 + γ·r(γ), from the previous round's signals."""
+
+    def __init__(self, controller: Controller, level: int, max_gamma: int = 8, fallback_gamma: int = 4) -> None:
+        super().__init__(controller, level, max_gamma, fallback_gamma)
+        self.gammas = tuple(gamma for gamma in PAPER_GAMMAS if gamma <= max_gamma) or (max_gamma,)
+
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        known = [summary for summary in previous if summary is not None]
+        if not known or not self.finite(known):
+            return self.fallback_gamma
+        expected = np.zeros(len(self.gammas))
+        for summary in known:
+            expected += np.asarray(self.controller.acceptance_rates(summary, self.level, self.gammas)) * self.gammas
+        return self.gammas[int(np.argmax(expected))]
+
+
+class _Pace:
+    """What is known about one batch size: costs, and how fast a request went with drafting."""
+
+    def __init__(self, cost: CostModel) -> None:
+        self.cost = cost
+        self.tokens = self.ms = 0.0  # per request, decaying, of rounds with drafting
+        self.seen = 0
+        self.idle = self.busy = 0
+        self.idle_ms = 0.0
+        self.burst = 0
+        self.probe_after = FIRST_PROBE
+        self.plain_after = FIRST_PROBE
+
+    @property
+    def plain(self) -> float:
+        """Tokens per ms of one request without drafting."""
+        return 1.0 / self.cost.verify_ms(1)
+
+    @property
+    def rate(self) -> float:
+        """Tokens per ms of one request with drafting; plain decoding's until it was seen."""
+        return self.tokens / self.ms if self.ms else self.plain
+
+    @property
+    def pays(self) -> bool:
+        return self.seen < EVIDENCE or self.rate >= self.plain
+
+
+class ThroughputBatchPolicy(LearnedBatchPolicy):
+    """Draft on after i tokens if, for some horizon m,  Σ_requests Σ_{j<m} S_i·cʲ ≥ ρ·(T(i + m) − T(i)).
+
+    ρ is in batch tokens per ms and, like the costs T, kept per batch size: it is the rate reached with drafting,
+    at least that of plain decoding. Where drafting turns out slower than plain decoding it stops altogether,
+    which spares the draft all work; ever rarer trials notice a change. Going back costs bringing the draft's
+    cache up to date, so that is done where the expected gain of ``FIRST_PROBE`` rounds pays for it.
+
+    S_i is the controller's survival times a running correction k, c the running probability that a token
+    following an accepted one is accepted too (as in ``ThroughputPolicy``). Of the first token, which is known
+    before any draft forward, S_0 is the acceptance rate at γ = 1 given its own signals.
+
+    ``make_cost`` gives a fresh cost model for a batch size.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        level: int,
+        make_cost: Callable[[int], CostModel],
+        max_gamma: int = 8,
+        per_token: bool = True,
+        fallback_gamma: int = 4,
+    ) -> None:
+        super().__init__(controller, level, max_gamma, fallback_gamma)
+        self.make_cost = make_cost
+        self.per_token = per_token
+        self.gammas = tuple(range(max_gamma + 1))
+        self._paces: dict[int, _Pace] = {}
+        self._pace: _Pace | None = None
+        self._size = 0
+        self._times: list[float] = []
+        self._followed, self._followers = 8.0, 10.0
+        self._accepted = self._predicted = 8.0
+        self._asked: list[tuple[int, float]] = []
+        self._row_ms = 0.0
+
+    def pace(self, size: int) -> _Pace:
+        """Of the batch size; above 8 sizes share one with those up to the next power of two."""
+        key = size if size <= 8 else 1 << (size - 1).bit_length()
+        if key not in self._paces:
+            self._paces[key] = _Pace(self.make_cost(key))
+        return self._paces[key]
+
+    @property
+    def correction(self) -> float:
+        """k: how many times more survives than predicted."""
+        return self._accepted / self._predicted
+
+    def warm(self, size: int) -> bool:
+        return self.pace(size).pays
+
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        pace = self._pace = self.pace(size)
+        self._size = size
+        self._asked = []
+        self._times = pace.cost.step_times(self.gammas)
+        if not self._drafting(pace, size, behind):
+            return 0
+        if self.per_token:
+            return self.max_gamma
+        return self._best_step([summary for summary in previous if summary is not None])
+
+    def first(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        return self._go_on(entropies, confidences, 0)
+
+    def more(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        return self._go_on(entropies, confidences, len(confidences[0]))
+
+    def observe(self, outcome: BatchRound) -> None:
+        pace = self.pace(outcome.size)
+        if outcome.timed:
+            pace.cost.observe(
+                Round(
+                    0,
+                    confidences=[1.0] * outcome.drafted,
+                    draft_ms=outcome.draft_ms,
+                    verify_ms=outcome.verify_ms,
+                )
+            )
+            if outcome.catch_up:  # a short one is dear per row, so the least seen is nearest to a long one's
+                self._row_ms = min(self._row_ms or math.inf, outcome.catch_up_ms / outcome.catch_up)
+        if not outcome.drafted:
+            pace.busy = 0
+            pace.idle += 1
+            pace.idle_ms += outcome.verify_ms
+            return
+        pace.busy += 1
+        pace.seen += 1
+        pace.tokens = MEMORY * pace.tokens + outcome.emitted / max(1, len(outcome.accepted))
+        pace.ms = MEMORY * pace.ms + pace.cost.step_ms(outcome.drafted)
+        self._learn(outcome)
+
+    def _learn(self, outcome: BatchRound) -> None:
+        """Update c and k by a round with drafting."""
+        keep = MEMORY ** len(outcome.accepted)
+        self._followed = max(8.0, keep * self._followed) if keep < 0.5 else MEMORY * self._followed
+        self._followers = max(10.0, keep * self._followers) if keep < 0.5 else MEMORY * self._followers
+        for accepted in outcome.accepted:
+            self._followed += accepted
+            self._followers += min(accepted + 1, outcome.drafted)
+        # Only questions whose answer is known: whether token `drafted` + 1 survives needs it drafted.
+        known = [(drafted, total) for drafted, total in self._asked if drafted < outcome.drafted]
+        if known and outcome.accepted:
+            self._accepted = MEMORY * self._accepted
+            self._predicted = MEMORY * self._predicted
+            for drafted, total in known:
+                self._accepted += sum(accepted > drafted for accepted in outcome.accepted) / len(outcome.accepted)
+                self._predicted += total / self._size
+        self._asked = []
+
+    def _drafting(self, pace: _Pace, size: int, behind: int) -> bool:
+        """Whether this round may draft at all."""
+        if pace.burst:
+            pace.burst -= 1
+            return True
+        resume_ms = behind * self._row_ms
+        if pace.pays:
+            if pace.busy >= pace.plain_after:  # a plain round, to time it
+                pace.plain_after = min(2 * pace.plain_after, LAST_PROBE)
+                return False
+            gain = (pace.rate - pace.plain) * FIRST_PROBE / pace.plain  # tokens of a request
+            return pace.seen < EVIDENCE or behind <= size or gain >= resume_ms * pace.plain
+        if pace.idle >= pace.probe_after and resume_ms <= RESUME_SHARE * pace.idle_ms:
+            pace.idle, pace.idle_ms = 0, 0.0
+            pace.probe_after = min(2 * pace.probe_after, LAST_PROBE)
+            pace.burst = BURST - 1
+            return True
+        return False
+
+    def _go_on(
+        self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]], drafted: int
+    ) -> bool:
+        assert self._pace is not None
+        summaries = [summarize(*signals) for signals in zip(entropies, confidences, strict=True)]
+        if not self.finite(summaries):
+            return drafted < self.fallback_gamma
+
+        def survival(summary: Summary) -> float:
+            if drafted:
+                return self.controller.survival(summary, self.level, drafted)
+            return float(self.controller.acceptance_rates(summary, self.level, (1,))[0])
+
+        total = self.total(summaries, survival)
+        self._asked.append((drafted, total))
+        total = min(float(self._size), total * self.correction)
+        persistence = min(0.99, self._followed / self._followers)
+        rate = self._size * max(self._pace.rate, self._pace.plain)
+        gain = 0.0
+        for horizon in range(drafted + 1, self.max_gamma + 1):
+            gain += total
+            total *= persistence
+            if gain >= rate * (self._times[horizon] - self._times[drafted]):
+                return True
+        return self._pace.burst > 0 and drafted == 0  # a trial drafts at least one token
+
+    def _best_step(self, summaries: list[Summary]) -> int:
+        assert self._pace is not None
+        if not summaries or not self.finite(summaries):
+            return self.fallback_gamma
+        gammas = np.asarray(self.gammas)
+        rates = np.zeros(len(gammas))
+        for summary in summaries:
+            rates += np.asarray(self.controller.acceptance_rates(summary, self.level, self.gammas))
+        rates *= self._size / len(summaries)
+        self._asked = list(enumerate(np.diff(rates * gammas).tolist()))
+        rates = np.minimum(self._size, rates * self.correction)
+        rate = self._size * max(self._pace.rate, self._pace.plain)
+        best = int(np.argmax(rates * gammas - rate * np.asarray(self._times)))
+        return max(best, int(self._pace.burst > 0))
+
+
+def make_batch_policy(
+    controller: Controller | None,
+    objective: str,
+    mode: str,
+    level: int,
+    make_cost: Callable[[int], CostModel],
+    gamma: int | None = None,
+    max_gamma: int = 8,
+    fallback_gamma: int = 4,
+) -> BatchPolicy:
+    """The batch policy for an objective and a mode, or a fixed ``gamma``."""
+    if gamma is not None:
+        return FixedBatchPolicy(gamma)
+    if controller is None:
+        raise SpecKVError("a controller is needed unless gamma is fixed")
+    if objective == "tokens":
+        return TokensBatchPolicy(controller, level, max_gamma, fallback_gamma)
+    return ThroughputBatchPolicy(controller, level, make_cost, max_gamma, mode == "token", fallback_gamma)
