@@ -46,6 +46,7 @@ class Server:
                 [*command, *settings],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                cwd=self.log.parent,  # a stale speckv.egg-info in the checkout would hide the entry point
                 start_new_session=True,
                 env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
             )

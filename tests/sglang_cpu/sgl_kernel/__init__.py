@@ -1,7 +1,7 @@
 """Plain-torch stand-in for the compiled CPU kernels that SGLang imports as ``sgl_kernel``.
 
 It has what a dense model with chain speculation (top-k 1) runs. Every other name can be imported and raises when
-called. Names and argument order are SGLang's (0.5.23).
+called. Names and arguments are SGLang's (0.5.23), its spelling included.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def build_tree_kernel_efficient_cpu(
     verified_seq_len: Tensor,
     tree_mask: Tensor | None,
     positions: Tensor,
-    retrieve_index: Tensor,
-    retrieve_next_token: Tensor,
-    retrieve_next_sibling: Tensor,
+    retrive_index: Tensor,
+    retrive_next_token: Tensor,
+    retrive_next_sibling: Tensor,
     topk: int,
     depth: int,
     draft_token_num: int,
@@ -69,9 +69,9 @@ def build_tree_kernel_efficient_cpu(
         raise NotImplementedError("sgl_kernel stand-in: only chains (top-k 1)")
     batch, count = verified_seq_len.numel(), draft_token_num
     steps = torch.arange(count)
-    retrieve_index.view(batch, count).copy_(steps + torch.arange(batch)[:, None] * count)
-    retrieve_next_token.view(batch, count).copy_(torch.cat((steps[1:], torch.tensor([-1]))).expand(batch, count))
-    retrieve_next_sibling.fill_(-1)
+    retrive_index.view(batch, count).copy_(steps + torch.arange(batch)[:, None] * count)
+    retrive_next_token.view(batch, count).copy_(torch.cat((steps[1:], torch.tensor([-1]))).expand(batch, count))
+    retrive_next_sibling.fill_(-1)
     positions.view(batch, count).copy_(verified_seq_len.long()[:, None] + steps)
     if tree_mask is None:
         return
@@ -95,13 +95,13 @@ def verify_tree_greedy_cpu(
     accept_index: Tensor,
     accept_token_num: Tensor,
     candidates: Tensor,
-    retrieve_index: Tensor,
-    retrieve_next_token: Tensor,
-    retrieve_next_sibling: Tensor,
+    retrive_index: Tensor,
+    retrive_next_token: Tensor,
+    retrive_next_sibling: Tensor,
     target_predict: Tensor,
 ) -> None:
     """Accept drafts while they equal the target's argmax; the first three arguments are outputs."""
-    drafts, nodes = candidates.tolist(), retrieve_index.tolist()
+    drafts, nodes = candidates.tolist(), retrive_index.tolist()
     wanted = target_predict.reshape(-1).tolist()
     for row in range(candidates.shape[0]):
         last = accept_index[row, 0] = nodes[row][0]
