@@ -34,6 +34,9 @@ FIRST_PROBE, LAST_PROBE = 16, 256
 BURST = 3
 """Rounds of one such trial: the first pays for the draft's cache, so one alone would be judged too harshly."""
 
+TRIAL_KEEPS = 0.25
+"""Weight of what was known before a trial: what it shows is newer."""
+
 RESUME_SHARE = 0.02
 """Most of the time that may go into bringing the draft's cache up to date for a trial."""
 
@@ -45,13 +48,14 @@ MOST_ASKED = 16
 class BatchRound:
     """One round over a batch, as a server's loop reports it. Times in ms; ``draft_ms`` holds all of the draft's work.
 
-    ``drafted`` is the common γ. ``entropies`` and ``confidences`` have one list per request, of as many values.
+    ``drafted`` is the common γ, ``active`` whether the draft did anything at all. ``entropies`` and ``confidences`` have one list per request, of as many values.
     ``catch_up`` rows brought the draft's cache up to date in ``catch_up_ms``, beyond what every round with
     drafting does. ``timed`` is False where a time is missing.
     """
 
     size: int
     drafted: int = 0
+    active: bool = True
     accepted: Sequence[int] = ()
     entropies: list[list[float]] = field(default_factory=list)
     confidences: list[list[float]] = field(default_factory=list)
@@ -168,6 +172,15 @@ class _Pace:
         self.burst = 0
         self.probe_after = FIRST_PROBE
         self.plain_after = FIRST_PROBE
+        self._times: list[float] = []
+        self._rounds = 0
+
+    def times(self, gammas: Sequence[int]) -> list[float]:
+        """The cost model's step times, asked anew in every eighth round: a table of medians takes a while."""
+        if self._rounds % 8 == 0 or self._rounds < 8:
+            self._times = self.cost.step_times(gammas)
+        self._rounds += 1
+        return self._times
 
     @property
     def plain(self) -> float:
@@ -180,8 +193,30 @@ class _Pace:
         return self.tokens / self.ms if self.ms else self.plain
 
     @property
+    def on_trial(self) -> bool:
+        """Whether this round is to show what drafting brings."""
+        return self.seen < EVIDENCE or self.burst > 0
+
+    @property
     def pays(self) -> bool:
         return self.seen < EVIDENCE or self.rate >= self.plain
+
+    def add(self, outcome: BatchRound) -> None:
+        """Learn from a round over this batch size."""
+        if not outcome.active:
+            self.busy = 0
+            self.idle += 1
+            self.idle_ms += outcome.verify_ms
+            return
+        self.busy += 1
+        self.seen += 1
+        self.burst = max(0, self.burst - 1)
+        self.tokens = MEMORY * self.tokens + outcome.emitted / max(1, len(outcome.accepted))
+        self.ms = MEMORY * self.ms + self.cost.step_ms(outcome.drafted)
+        if not outcome.drafted:  # the draft gave a first token that was not worth verifying
+            self.ms += outcome.draft_ms
+        if self.pays:
+            self.probe_after = FIRST_PROBE
 
 
 class ThroughputBatchPolicy(LearnedBatchPolicy):
@@ -240,7 +275,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         pace = self._pace = self.pace(size)
         self._size = size
         self._asked = []
-        self._times = pace.cost.step_times(self.gammas)
+        self._times = pace.times(self.gammas)
         if not self._drafting(pace, size, behind):
             return 0
         if self.per_token:
@@ -248,7 +283,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         return self._best_step([summary for summary in previous if summary is not None])
 
     def first(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
-        return self._go_on(entropies, confidences, 0)
+        return self._go_on(entropies, confidences, 0) or (self._pace is not None and self._pace.on_trial)
 
     def more(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
         return self._go_on(entropies, confidences, len(confidences[0]))
@@ -266,25 +301,16 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
             )
             if outcome.catch_up:  # a short one is dear per row, so the least seen is nearest to a long one's
                 self._row_ms = min(self._row_ms or math.inf, outcome.catch_up_ms / outcome.catch_up)
-        if not outcome.drafted:
-            pace.busy = 0
-            pace.idle += 1
-            pace.idle_ms += outcome.verify_ms
-            return
-        pace.busy += 1
-        pace.seen += 1
-        pace.tokens = MEMORY * pace.tokens + outcome.emitted / max(1, len(outcome.accepted))
-        pace.ms = MEMORY * pace.ms + pace.cost.step_ms(outcome.drafted)
-        self._learn(outcome)
+        pace.add(outcome)
+        if outcome.drafted:
+            self._learn(outcome)
 
     def _learn(self, outcome: BatchRound) -> None:
         """Update c and k by a round with drafting."""
-        keep = MEMORY ** len(outcome.accepted)
-        self._followed = max(8.0, keep * self._followed) if keep < 0.5 else MEMORY * self._followed
-        self._followers = max(10.0, keep * self._followers) if keep < 0.5 else MEMORY * self._followers
+        self._followed, self._followers = MEMORY * self._followed, MEMORY * self._followers
         for accepted in outcome.accepted:
-            self._followed += accepted
-            self._followers += min(accepted + 1, outcome.drafted)
+            self._followed += accepted / len(outcome.accepted)
+            self._followers += min(accepted + 1, outcome.drafted) / len(outcome.accepted)
         # Only questions whose answer is known: whether token `drafted` + 1 survives needs it drafted.
         known = [(drafted, total) for drafted, total in self._asked if drafted < outcome.drafted]
         if known and outcome.accepted:
@@ -298,7 +324,6 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
     def _drafting(self, pace: _Pace, size: int, behind: int) -> bool:
         """Whether this round may draft at all."""
         if pace.burst:
-            pace.burst -= 1
             return True
         resume_ms = behind * self._row_ms
         if pace.pays:
@@ -310,7 +335,8 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         if pace.idle >= pace.probe_after and resume_ms <= RESUME_SHARE * pace.idle_ms:
             pace.idle, pace.idle_ms = 0, 0.0
             pace.probe_after = min(2 * pace.probe_after, LAST_PROBE)
-            pace.burst = BURST - 1
+            pace.burst = BURST
+            pace.tokens, pace.ms = TRIAL_KEEPS * pace.tokens, TRIAL_KEEPS * pace.ms
             return True
         return False
 
@@ -338,7 +364,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
             total *= persistence
             if gain >= rate * (self._times[horizon] - self._times[drafted]):
                 return True
-        return self._pace.burst > 0 and drafted == 0  # a trial drafts at least one token
+        return False
 
     def _best_step(self, summaries: list[Summary]) -> int:
         assert self._pace is not None
@@ -353,7 +379,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         rates = np.minimum(self._size, rates * self.correction)
         rate = self._size * max(self._pace.rate, self._pace.plain)
         best = int(np.argmax(rates * gammas - rate * np.asarray(self._times)))
-        return max(best, int(self._pace.burst > 0))
+        return max(best, int(self._pace.on_trial))
 
 
 def make_batch_policy(

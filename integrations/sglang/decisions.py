@@ -81,7 +81,9 @@ class Decisions:
         self._unfinished.append(self.round)
         previous = [self.mailbox.previous.get(request) for request in requests]
         wanted = self._decide(lambda: self.policy.begin(len(requests), behind, previous))
-        return max((width for width in widths if width <= wanted), default=0)
+        chosen = max((width for width in widths if width <= wanted), default=0)
+        self.round.outcome.active = chosen > 0
+        return chosen
 
     def first(self, requests: Sequence[Any]) -> bool:
         """Whether to verify the first draft tokens, which are there already."""

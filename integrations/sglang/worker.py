@@ -103,7 +103,7 @@ class SpecKVWorker(StandaloneWorkerV2):
             Mailbox(wait=per_token),
             Metrics(
                 ranks.decides and bool(get_observability().enable_metrics),
-                {"model_name": str(self.server_args.served_model_name)},
+                {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)},
                 config.log_every,
             ),
         )
