@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +26,8 @@ SETTINGS = (
 )
 """What SGLang needs on a CPU; float32, since only there two batch shapes give the same tokens."""
 
+ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -36,7 +41,8 @@ class Server:
     def __init__(self, model: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.port = free_port()
         self.base = f"http://{HOST}:{self.port}"
-        self.log = Path(tempfile.mkdtemp(prefix="speckv-sglang-")) / "log"
+        self.folder = Path(tempfile.mkdtemp(prefix="speckv-sglang-"))
+        self.log = self.folder / "log"
         command = [sys.executable, "-W", "ignore", "-m", "sglang.launch_server", "--model-path", str(model)]
         settings = [*SETTINGS, "--port", str(self.port), *options]
         if "--grammar-backend" not in options:
@@ -46,9 +52,9 @@ class Server:
                 [*command, *settings],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                cwd=self.log.parent,  # a stale speckv.egg-info in the checkout would hide the entry point
+                cwd=self.folder,  # a stale speckv.egg-info in the checkout would hide the entry point
                 start_new_session=True,
-                env={**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1", **(environment or {})},
+                env={**os.environ, **ENVIRONMENT, "TMPDIR": str(self.folder), **(environment or {})},
             )
 
     def wait(self, seconds: float = 150.0) -> Server:
@@ -56,32 +62,27 @@ class Server:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.process.poll() is not None:
-                raise RuntimeError(f"server exited with {self.process.returncode}:\n{self.tail()}")
+                ended = self.tail()
+                self.stop()
+                raise RuntimeError(f"server exited with {self.process.returncode}:\n{ended}")
             try:
                 with urllib.request.urlopen(f"{self.base}/health", timeout=2):
                     return self
             except (urllib.error.URLError, OSError):
                 time.sleep(0.3)
+        ended = self.tail()
         self.stop()
-        raise RuntimeError(f"server not up after {seconds:.0f} s:\n{self.tail()}")
+        raise RuntimeError(f"server not up after {seconds:.0f} s:\n{ended}")
 
     def tail(self, characters: int = 4000) -> str:
         return self.log.read_text(errors="replace")[-characters:]
 
     def stop(self) -> None:
-        """End the server's session, which holds nothing but its processes."""
-        import contextlib
-        import signal
-
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
+        """End the server's process group, which holds nothing but its processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.base + path, timeout=60) as answer:
