@@ -38,13 +38,14 @@ def free_port() -> int:
 class Server:
     """A running server; ``stop`` ends it and all its processes."""
 
-    def __init__(self, model: Path, *options: str, environment: dict[str, str] | None = None) -> None:
-        self.port = free_port()
+    def __init__(self, model: Path, *options: str, environment: dict[str, str] | None = None, port: int = 0) -> None:
+        self.port = port or free_port()
         self.base = f"http://{HOST}:{self.port}"
         self.folder = Path(tempfile.mkdtemp(prefix="speckv-sglang-"))
         self.log = self.folder / "log"
         command = [sys.executable, "-W", "ignore", "-m", "sglang.launch_server", "--model-path", str(model)]
-        settings = [*SETTINGS, "--port", str(self.port), *options]
+        # Of its own choice, two servers that start together may take the same port for their rendezvous.
+        settings = [*SETTINGS, "--port", str(self.port), "--nccl-port", str(free_port()), *options]
         if "--grammar-backend" not in options:
             settings += ["--grammar-backend", "none"]
         with self.log.open("wb") as stream:
@@ -57,22 +58,22 @@ class Server:
                 env={**os.environ, **ENVIRONMENT, "TMPDIR": str(self.folder), **(environment or {})},
             )
 
-    def wait(self, seconds: float = 150.0) -> Server:
-        """Until it serves; raises RuntimeError with the end of its log when it does not."""
+    def wait(self, seconds: float = 400.0) -> Server:
+        """Until it serves; ends it and raises RuntimeError with the end of its log when it does not."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.process.poll() is not None:
-                ended = self.tail()
-                self.stop()
-                raise RuntimeError(f"server exited with {self.process.returncode}:\n{ended}")
-            try:
-                with urllib.request.urlopen(f"{self.base}/health", timeout=2):
-                    return self
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.3)
-        ended = self.tail()
-        self.stop()
-        raise RuntimeError(f"server not up after {seconds:.0f} s:\n{ended}")
+        try:
+            while time.monotonic() < end:
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"server exited with {self.process.returncode}:\n{self.tail()}")
+                try:
+                    with urllib.request.urlopen(f"{self.base}/health", timeout=2):
+                        return self
+                except (urllib.error.URLError, OSError):
+                    time.sleep(0.3)
+            raise RuntimeError(f"server not up after {seconds:.0f} s:\n{self.tail()}")
+        except BaseException:
+            self.stop()
+            raise
 
     def tail(self, characters: int = 4000) -> str:
         return self.log.read_text(errors="replace")[-characters:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +15,13 @@ import pytest
 
 pytest.importorskip("sglang")
 
+from scipy.stats import chi2_contingency
 from sglang_models import CONTEXT, EOS, requests, save_pair
 from sglang_server import Server
 
-LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2600")
+from speckv.controller.files import write_whole
+
+LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608")
 COUNT = 64
 
 
@@ -26,66 +30,131 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_pair(tmp_path_factory.mktemp("pair"))
 
 
-def speckv(pair: tuple[Path, Path], *options: str, **environment: str) -> Server:
-    return Server(
-        pair[0],
-        *LIMITS,
-        *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(pair[1])),
-        *options,
-        environment=environment,
-    )
+def speckv(pair: tuple[Path, Path], *options: str, **more: Any) -> Server:
+    algorithm = ("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(pair[1]))
+    return Server(pair[0], *LIMITS, *algorithm, *options, **more)
+
+
+class Steered(Server):
+    """A server with SPECKV whose decisions ``steer`` may take over; see ``sglang_cpu/speckv_sglang_cpu/policies.py``."""
+
+    def __init__(self, pair: tuple[Path, Path], folder: Path, **more: Any) -> None:
+        self.file = folder / "steer"
+        self.steer("real")
+        config = folder / "speckv.json"
+        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20}))
+        model, draft = pair
+        super().__init__(
+            model,
+            *LIMITS,
+            *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft)),
+            *("--speculative-adaptive-config", str(config), "--enable-metrics", "--grammar-backend", "xgrammar"),
+            # Prompts are read in several chunks, and slots are handed out several at a time.
+            *("--chunked-prefill-size", "48", "--page-size", "16"),
+            environment={"SPECKV_TEST_STEER": str(self.file)},
+            **more,
+        )
+
+    def steer(self, how: str) -> None:
+        write_whole(self.file, how)
+
+    def series(self) -> dict[str, float]:
+        """Our Prometheus series by name, those with a label of their own added up."""
+        found: dict[str, float] = {}
+        for line in self.get("/metrics").splitlines():
+            if line.startswith("speckv:"):
+                name = line.split("{")[0].removeprefix("speckv:")
+                found[name] = found.get(name, 0.0) + float(line.split()[-1])
+        return found
 
 
 @pytest.fixture(scope="module")
-def servers(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    """``plain``, without speculation; ``forced``, at random widths; ``real``, with the shipped policy. All resident."""
-    config = tmp_path_factory.mktemp("config") / "speckv.json"
-    config.write_text(json.dumps({"max_gamma": 6, "log_every": 20}))
-    started = {
-        "plain": Server(pair[0], *LIMITS, "--grammar-backend", "xgrammar"),
-        # Small chunks, so that a prompt is read in several; pages, so that slots are handed out several at a time.
-        "forced": speckv(
-            pair,
-            *("--speculative-num-steps", "7", "--chunked-prefill-size", "48", "--grammar-backend", "xgrammar"),
-            SPECKV_TEST_POLICY="random",
-        ),
-        "real": speckv(
-            pair, "--speculative-adaptive-config", str(config), "--enable-metrics", "--page-size", "16"
-        ),
-    }
+def servers(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Steered]]:
+    """Without speculation, and with SPECKV."""
+    plain = Server(pair[0], *LIMITS, "--grammar-backend", "xgrammar")
+    steered = Steered(pair, tmp_path_factory.mktemp("steered"))
     try:
-        yield {name: server.wait() for name, server in started.items()}
+        yield plain.wait(), steered.wait()
     finally:
-        for server in started.values():
-            server.stop()
+        plain.stop()
+        steered.stop()
 
 
-@pytest.fixture(params=["forced", "real"])
-def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
-    return servers[request.param]
+@pytest.fixture(scope="module")
+def plain(servers: tuple[Server, Steered]) -> Server:
+    return servers[0]
 
 
-def test_greedy_output_is_that_of_plain_decoding(servers: dict[str, Server], server: Server) -> None:
+@pytest.fixture(params=["random", "real"])
+def server(request: pytest.FixtureRequest, servers: tuple[Server, Steered]) -> Steered:
+    servers[1].steer(request.param)
+    return servers[1]
+
+
+@pytest.fixture
+def steered(servers: tuple[Server, Steered]) -> Iterator[Steered]:
+    yield servers[1]
+    servers[1].steer("real")
+
+
+def test_greedy_output_is_that_of_plain_decoding(plain: Server, server: Steered) -> None:
     """Twice, so that the second time the radix cache holds prefixes which the draft partly missed."""
-    wanted = servers["plain"].all(requests(COUNT), 4)
+    wanted = plain.all(requests(COUNT), 4)
     assert len({tuple(ids) for ids in wanted}) > COUNT / 2, "all the same would show nothing"
     for _ in range(2):
         assert server.all(requests(COUNT), 4) == wanted
 
 
-def test_more_requests_than_slots(servers: dict[str, Server], server: Server) -> None:
+def test_more_requests_than_slots(plain: Server, server: Steered) -> None:
     several = requests(24, seed=1)
-    assert server.all(several, 12) == servers["plain"].all(several, 12)
+    assert server.all(several, 12) == plain.all(several, 12)
 
 
-def test_forced_widths_were_all_used(servers: dict[str, Server]) -> None:
-    answers = [servers["forced"].generate(ids, 30) for ids, _ in requests(6, seed=2)]
+def test_every_width_was_used(steered: Steered) -> None:
+    steered.steer("random")
+    answers = [steered.generate(ids, 30) for ids, _ in requests(6, seed=2)]
     used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"]}
     assert {0, 1, 2, 3} <= used <= set(range(8))
     assert any(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
 
 
-def test_prompts_near_the_limit(servers: dict[str, Server], server: Server) -> None:
+def test_a_rested_draft_catches_up(plain: Server, steered: Steered) -> None:
+    """It proposes as well as one that never rested, and far better than one that resumes with a cold cache."""
+    several = [(ids, 36) for ids, _ in requests(18, seed=10)]
+    wanted = plain.all(several)
+    rates = {}
+    for how in ("fixed", "resting", "cold"):
+        steered.post("/flush_cache")
+        steered.steer(how)
+        before = steered.series()
+        assert steered.all(several) == wanted
+        gained = {name: value - before[name] for name, value in steered.series().items()}
+        rates[how] = gained["accepted_tokens_total"] / gained["drafted_tokens_total"]
+        assert (gained["resumes_total"] > 5) == (how == "resting")
+    assert rates["resting"] > rates["fixed"] - 0.08 and rates["cold"] < rates["resting"] - 0.15, rates
+
+
+def test_a_prefix_inherited_from_a_rested_draft_is_mended(plain: Server, steered: Steered) -> None:
+    """The radix cache hands on slots that the draft never filled."""
+    shared = requests(1, seed=11)[0][0] * 4
+    several = [([*shared, 20 + i], 30) for i in range(8)]
+    wanted = plain.all(several, 1)
+    rates = []
+    for first in ("fixed", "resting"):
+        steered.post("/flush_cache")
+        steered.steer(first)
+        steered.generate(shared, 1)
+        steered.steer("fixed")
+        before = steered.series()
+        answers = [steered.generate(*request) for request in several]
+        assert [answer["output_ids"] for answer in answers] == wanted
+        assert all(answer["meta_info"]["cached_tokens"] >= len(shared) // 16 * 16 for answer in answers)
+        gained = {name: value - before[name] for name, value in steered.series().items()}
+        rates.append(gained["accepted_tokens_total"] / gained["drafted_tokens_total"])
+    assert rates[1] == pytest.approx(rates[0], abs=0.05), rates
+
+
+def test_prompts_near_the_limit(plain: Server, server: Steered) -> None:
     long = [([7 + i, *range(3, 200)] * 3, 200) for i in range(3)]
     near = [(ids[: CONTEXT - 20 - i], 200) for i, (ids, _) in enumerate(long)]
 
@@ -95,26 +164,26 @@ def test_prompts_near_the_limit(servers: dict[str, Server], server: Server) -> N
 
     for ids, tokens in near:
         assert outcome(server, ids, min(tokens, CONTEXT - len(ids) - 1)) == outcome(
-            servers["plain"], ids, min(tokens, CONTEXT - len(ids) - 1)
+            plain, ids, min(tokens, CONTEXT - len(ids) - 1)
         )
 
 
-def test_end_of_text_and_stop_strings(servers: dict[str, Server], server: Server) -> None:
-    wanted = servers["plain"].generate(requests(1, seed=3)[0][0], 40)
+def test_end_of_text_and_stop_strings(plain: Server, server: Steered) -> None:
+    wanted = plain.generate(requests(1, seed=3)[0][0], 40)
     text, ids = wanted["text"], wanted["output_ids"]
     for sampling in (
         {"stop_token_ids": [ids[17]]},
         {"stop": [text[9:11]]},
-        {"ignore_eos": False, "logit_bias": {str(EOS): 20.0}},
+        {"ignore_eos": False, "logit_bias": {str(EOS): 1000.0}},
     ):
         answers = [
-            which.generate(requests(1, seed=3)[0][0], 40, sampling=sampling) for which in (servers["plain"], server)
+            which.generate(requests(1, seed=3)[0][0], 40, sampling=sampling) for which in (plain, server)
         ]
         assert answers[0]["text"] == answers[1]["text"] and answers[0]["output_ids"] == answers[1]["output_ids"]
         assert answers[1]["meta_info"]["finish_reason"]["type"] == "stop"
 
 
-def test_chat_and_streaming(servers: dict[str, Server], server: Server) -> None:
+def test_chat_and_streaming(plain: Server, server: Steered) -> None:
     body = {
         "model": "default",
         "messages": [{"role": "user", "content": "What is the sea?"}],
@@ -122,7 +191,7 @@ def test_chat_and_streaming(servers: dict[str, Server], server: Server) -> None:
         "max_tokens": 24,
     }
     texts = []
-    for which in (servers["plain"], server):
+    for which in (plain, server):
         answer = which.post("/v1/chat/completions", **body)
         pieces = [
             event["choices"][0]["delta"].get("content") or ""
@@ -134,10 +203,10 @@ def test_chat_and_streaming(servers: dict[str, Server], server: Server) -> None:
     assert len(set(texts)) == 1
 
 
-def test_logprobs(servers: dict[str, Server], server: Server) -> None:
+def test_logprobs(plain: Server, server: Steered) -> None:
     wanted, got = (
         which.generate(requests(1, seed=4)[0][0], 20, return_logprob=True, top_logprobs_num=2)["meta_info"]
-        for which in (servers["plain"], server)
+        for which in (plain, server)
     )
     assert [token for _, token, *_ in got["output_token_logprobs"]] == [
         token for _, token, *_ in wanted["output_token_logprobs"]
@@ -147,27 +216,22 @@ def test_logprobs(servers: dict[str, Server], server: Server) -> None:
     )
 
 
-def test_penalties(servers: dict[str, Server], server: Server) -> None:
+def test_penalties(plain: Server, server: Steered) -> None:
     """SGLang applies penalties per round when it speculates, so only that all is answered can be asked."""
     answer = server.generate([5, 6, 7], 24, sampling={"frequency_penalty": 0.5})
     assert len(answer["output_ids"]) == 24
 
 
-def test_json_constrained_output(servers: dict[str, Server]) -> None:
+def test_json_constrained_output(plain: Server, server: Steered) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": ["x", "yy"]}}, "required": ["a"]}
-    answers = [
-        servers[name].generate(
-            requests(1, seed=5)[0][0], 60, sampling={"json_schema": json.dumps(schema), "ignore_eos": False}
-        )
-        for name in ("plain", "forced")
-    ]
-    assert answers[0]["text"] == answers[1]["text"]
-    assert json.loads(answers[1]["text"])["a"] in ("x", "yy")
+    sampling = {"json_schema": json.dumps(schema), "ignore_eos": False}
+    wanted, got = (which.generate(requests(1, seed=5)[0][0], 60, sampling=sampling) for which in (plain, server))
+    assert wanted["text"] == got["text"] and json.loads(got["text"])["a"] in ("x", "yy")
 
 
-def test_aborts_in_the_middle_leave_the_others_alone(servers: dict[str, Server], server: Server) -> None:
+def test_aborts_in_the_middle_leave_the_others_alone(plain: Server, server: Steered) -> None:
     several = requests(24, seed=6)
-    wanted = servers["plain"].all(several)
+    wanted = plain.all(several)
     stop = threading.Event()
 
     def disturb() -> int:
@@ -194,55 +258,59 @@ def test_aborts_in_the_middle_leave_the_others_alone(servers: dict[str, Server],
         assert disturbing.result() >= 2
 
 
-def test_kv_slots_return(server: Server) -> None:
+def test_kv_slots_return(server: Steered) -> None:
     """SGLang itself stops with an error when an idle server's slots do not add up."""
     server.all(requests(8, seed=7), 8)
-    for _ in range(50):
-        loads = server.get("/v1/loads")["loads"][0]
-        if loads["num_running_reqs"] == 0:
-            break
+
+    def load() -> dict[str, Any]:
+        found: dict[str, Any] = server.get("/v1/loads")["loads"][0]
+        return found
+
+    end = time.monotonic() + 10
+    while load()["num_running_reqs"] and time.monotonic() < end:
         time.sleep(0.1)
     server.post("/flush_cache")
     time.sleep(0.5)
-    loads = server.get("/v1/loads")["loads"][0]
-    assert loads["num_used_tokens"] == 0 and loads["num_running_reqs"] == 0
+    assert load()["num_running_reqs"] == load()["num_used_tokens"] == 0
 
 
-def test_metrics_and_log(servers: dict[str, Server]) -> None:
-    server = servers["real"]
-    gammas = server.generate(requests(1, seed=8)[0][0], 30)["meta_info"]["speckv_gamma"]
-    assert gammas and set(gammas) <= set(range(7))
-    series = {
-        line.split("{")[0]: float(line.split()[-1])
-        for line in server.get("/metrics").splitlines()
-        if line.startswith("speckv:") and not line.startswith("speckv:rounds")
-    }
-    assert series["speckv:accepted_tokens_total"] + series["speckv:wasted_tokens_total"] == pytest.approx(
-        series["speckv:drafted_tokens_total"]
-    )
-    assert series["speckv:drafted_tokens_total"] > 0 and series["speckv:decision_seconds_total"] > 0
-    assert {"speckv:gamma", "speckv:switches_total", "speckv:resumes_total"} <= set(series)
-    assert series["speckv:fallbacks_total"] == 0
-    rounds = sum(
-        float(line.split()[-1]) for line in server.get("/metrics").splitlines() if line.startswith("speckv:rounds_total")
-    )
-    log = server.log.read_text()
-    assert abs(log.count(" rounds; γ of the last 20") - rounds / 20) <= 1
+def test_metrics_and_log(steered: Steered) -> None:
+    steered.all(requests(8, seed=8))
+    series = steered.series()
+    assert series["accepted_tokens_total"] + series["wasted_tokens_total"] == series["drafted_tokens_total"] > 0
+    assert series["decision_seconds_total"] > 0 and series["switches_total"] > 0
+    assert {"gamma", "resumes_total", "fallbacks_total"} <= set(series)
+    log = steered.log.read_text()
+    assert abs(log.count(" rounds; γ of the last 20") - series["rounds_total"] / 20) <= 1
     assert "Switch adaptive runtime state" not in log
 
 
-def test_nan_signals_fall_back_are_counted_and_served(servers: dict[str, Server], pair: tuple[Path, Path]) -> None:
+def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: Steered) -> None:
     several = requests(8, seed=9)
-    server = speckv(pair, "--enable-metrics", SPECKV_TEST_POLICY="nan")
-    try:
-        assert server.wait().all(several) == servers["plain"].all(several)
-        gammas = server.generate(*several[0])["meta_info"]["speckv_gamma"]
-        assert 4 in gammas and set(gammas) <= {0, 1, 4}
-        counted = next(line for line in server.get("/metrics").splitlines() if line.startswith("speckv:fallbacks"))
-        assert float(counted.split()[-1]) > 0
-        assert server.log.read_text().count("not finite") == 1
-    finally:
-        server.stop()
+    before = steered.series()["fallbacks_total"]
+    steered.steer("nan")
+    assert steered.all(several) == plain.all(several)
+    assert steered.series()["fallbacks_total"] > before
+    assert steered.log.read_text().count("not finite") == 1
+
+
+def test_sampling_has_the_targets_distribution(plain: Server, server: Steered) -> None:
+    """Two tokens at temperature 1 out of the 4 likeliest, 400 draws each: the joint counts are of one distribution."""
+    count, sampling = 400, {"temperature": 1.0, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
+
+    def draw(which: Server) -> Counter[tuple[int, ...]]:
+        answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * count, sampling_params=sampling)
+        return Counter(tuple(answer["output_ids"]) for answer in answers)
+
+    wanted, got = draw(plain), draw(server)
+    cells = sorted(set(wanted) | set(got), key=lambda cell: -(wanted[cell] + got[cell]))
+    common = [cell for cell in cells if wanted[cell] + got[cell] >= 10]
+    rest = [cell for cell in cells if wanted[cell] + got[cell] < 10]
+    table = [[counts[cell] for cell in common] + [sum(counts[cell] for cell in rest)] for counts in (wanted, got)]
+    if not sum(row[-1] for row in table):
+        table = [row[:-1] for row in table]
+    assert len(table[0]) > 4
+    assert chi2_contingency(table).pvalue > 1e-3
 
 
 def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -254,3 +322,14 @@ def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, P
         server.wait()
     assert "mine.onnx" in str(refused.value).strip().splitlines()[-1]
     assert "Traceback" not in str(refused.value)
+
+
+def test_restart_on_the_same_port(plain: Server, servers: tuple[Server, Steered], pair: Any, tmp_path: Path) -> None:
+    """Last, since it ends the server that the others use."""
+    old = servers[1]
+    old.stop()
+    again = Steered(pair, tmp_path, port=old.port)
+    try:
+        assert again.wait().all(requests(8)) == plain.all(requests(8))
+    finally:
+        again.stop()
