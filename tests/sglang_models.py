@@ -26,9 +26,7 @@ def byte_tokenizer() -> Any:
     tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     fast.chat_template = TEMPLATE
     return fast
 
@@ -50,6 +48,8 @@ def save_pair(folder: Path, noise: float = 0.02) -> tuple[Path, Path]:
         tie_word_embeddings=False,
     )
     target: Any = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        target.lm_head.weight[EOS] *= 1.6  # so that some texts end
     tokenizer = byte_tokenizer()
     for name, model in (("target", target), ("draft", perturbed(target, noise))):
         model.save_pretrained(folder / name)

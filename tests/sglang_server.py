@@ -88,7 +88,7 @@ class Server:
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.base + path, timeout=60) as answer:
             body = answer.read().decode()
-        return json.loads(body) if body[:1] in "[{" else body
+        return json.loads(body) if body.startswith(("[", "{")) else body
 
     def post(self, path: str, **body: Any) -> Any:
         request = urllib.request.Request(
@@ -96,7 +96,7 @@ class Server:
         )
         with urllib.request.urlopen(request, timeout=120) as answer:
             text = answer.read().decode()
-        return json.loads(text) if text[:1] in "[{" else text
+        return json.loads(text) if text.startswith(("[", "{")) else text
 
     def stream(self, path: str, **body: Any) -> Any:
         """The events of a streamed answer, as they come."""

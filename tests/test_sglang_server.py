@@ -36,7 +36,7 @@ def speckv(pair: tuple[Path, Path], *options: str, **more: Any) -> Server:
 
 
 class Steered(Server):
-    """A server with SPECKV whose decisions ``steer`` may take over; see ``sglang_cpu/speckv_sglang_cpu/policies.py``."""
+    """A server with SPECKV whose decisions ``steer`` may take over: see ``speckv_sglang_cpu/policies.py``."""
 
     def __init__(self, pair: tuple[Path, Path], folder: Path, **more: Any) -> None:
         self.file = folder / "steer"
@@ -169,18 +169,19 @@ def test_prompts_near_the_limit(plain: Server, server: Steered) -> None:
 
 
 def test_end_of_text_and_stop_strings(plain: Server, server: Steered) -> None:
-    wanted = plain.generate(requests(1, seed=3)[0][0], 40)
-    text, ids = wanted["text"], wanted["output_ids"]
-    for sampling in (
-        {"stop_token_ids": [ids[17]]},
-        {"stop": [text[9:11]]},
-        {"ignore_eos": False, "logit_bias": {str(EOS): 1000.0}},
-    ):
-        answers = [
-            which.generate(requests(1, seed=3)[0][0], 40, sampling=sampling) for which in (plain, server)
-        ]
+    prompt = requests(1, seed=3)[0][0]
+    wanted = plain.generate(prompt, 40)
+    printable = next(character for character in wanted["text"][4:] if character.isascii())
+    for sampling in ({"stop_token_ids": [wanted["output_ids"][17]]}, {"stop": [printable]}):
+        answers = [which.generate(prompt, 40, sampling=sampling) for which in (plain, server)]
         assert answers[0]["text"] == answers[1]["text"] and answers[0]["output_ids"] == answers[1]["output_ids"]
         assert answers[1]["meta_info"]["finish_reason"]["type"] == "stop"
+    ended = 0
+    for ids, _ in requests(16, seed=12):
+        answers = [which.generate(ids, 60, sampling={"ignore_eos": False}) for which in (plain, server)]
+        assert answers[0]["output_ids"] == answers[1]["output_ids"]
+        ended += answers[1]["output_ids"][-1] == EOS
+    assert ended, "no text ended by itself"
 
 
 def test_chat_and_streaming(plain: Server, server: Steered) -> None:

@@ -148,9 +148,7 @@ def test_signals_reach_their_request() -> None:
 
 def _rank(rank: int, address: str, results: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
-    group = SimpleNamespace(
-        world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD
-    )
+    group = SimpleNamespace(world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD)
     ranks = Ranks(group)
     policy = ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(1.0, 20.0))
     taken = []

@@ -48,9 +48,9 @@ MOST_ASKED = 16
 class BatchRound:
     """One round over a batch, as a server's loop reports it. Times in ms; ``draft_ms`` holds all of the draft's work.
 
-    ``drafted`` is the common γ, ``active`` whether the draft did anything at all. ``entropies`` and ``confidences`` have one list per request, of as many values.
-    ``catch_up`` rows brought the draft's cache up to date in ``catch_up_ms``, beyond what every round with
-    drafting does. ``timed`` is False where a time is missing.
+    ``drafted`` is the common γ, ``active`` whether the draft did anything at all. ``entropies`` and
+    ``confidences`` have one list per request, of as many values. ``catch_up`` rows brought the draft's cache up to
+    date in ``catch_up_ms``, beyond what every round with drafting does. ``timed`` is False where a time is missing.
     """
 
     size: int

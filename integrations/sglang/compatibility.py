@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 TESTED_VERSION = "0.5.23"
 
@@ -80,7 +81,7 @@ def mismatches() -> list[str]:
     problems = []
     for module, name, parameters in RELIED_ON:
         try:
-            symbol = importlib.import_module(f"sglang.srt.{module}")
+            symbol: Any = importlib.import_module(f"sglang.srt.{module}")
             for part in name.split("."):
                 symbol = getattr(symbol, part)
         except ImportError as error:

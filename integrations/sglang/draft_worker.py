@@ -15,9 +15,9 @@ from sglang.srt.speculative.eagle_utils import per_step_draft_out_cache_loc
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneDraftWorker
 from torch import Tensor
 
-from speckv.integrations.signals import pack, unpack
 from speckv.integrations.sglang.config import MOST
 from speckv.integrations.sglang.draft_cache import DraftCache
+from speckv.integrations.signals import pack, unpack
 
 if TYPE_CHECKING:
     from speckv.integrations.sglang.decisions import Decisions
@@ -150,13 +150,12 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         mm_input_embeds: Any = None,
         kv_loc_plan: Any = None,
     ) -> Any:
-        """The draft reads the prompt, unless it rests, or what it would build upon is stale: then it catches up later."""
+        """The draft reads the prompt, unless it rests or would build upon something stale: then it catches up later."""
         prefixes = batch.prefix_lens
         starts = self.cache.starts(batch.req_to_token_pool.req_to_token, batch.req_pool_indices, prefixes)
         if starts != list(prefixes) or not self.decisions.warm(len(batch.reqs)):
             rows = [
-                prefix - start + count
-                for prefix, start, count in zip(prefixes, starts, batch.extend_lens, strict=True)
+                prefix - start + count for prefix, start, count in zip(prefixes, starts, batch.extend_lens, strict=True)
             ]
             self.cache.missed(batch.out_cache_loc, batch.reqs, rows)
             size = len(batch.reqs)

@@ -22,6 +22,6 @@ def register() -> None:
 
     from speckv.integrations.sglang.algorithm import NAME, SpecKVAlgorithm, make_worker, validate
 
-    SpeculativeAlgorithm.register(NAME, supports_overlap=True, validate_server_args=validate, spec_class=SpecKVAlgorithm)(
-        make_worker
-    )
+    SpeculativeAlgorithm.register(
+        NAME, supports_overlap=True, validate_server_args=validate, spec_class=SpecKVAlgorithm
+    )(make_worker)

@@ -1,4 +1,4 @@
-"""Under tensor parallelism all ranks take rank 0's decision, or they would wait for each other in different forwards."""
+"""Under tensor parallelism all ranks take rank 0's decision, or they would wait for each other for ever."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ class Widths:
     def __init__(self, draft: SpecKVDraftWorker, config: Config) -> None:
         self._draft = draft
         self._config = config
-        self._ceiling = self.next = draft.speculative_num_steps
+        self._ceiling: int = draft.speculative_num_steps
+        self.next = self._ceiling
         self._batch_sizes: list[int] | None = None
 
     @property
@@ -111,7 +112,7 @@ class SpecKVWorker(StandaloneWorkerV2):
 
     @property
     def _ceiling(self) -> int:
-        return self.adaptive_controller.candidate_steps[-1]
+        return int(self.adaptive_controller.candidate_steps[-1])
 
     def activate(self, steps: int) -> None:
         """Go on in this round with the runtime state of ``steps`` draft tokens."""

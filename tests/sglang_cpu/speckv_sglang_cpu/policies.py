@@ -84,7 +84,10 @@ def register() -> None:
         return Steered(policy, max_gamma, file)
 
     def pack(tokens: Any, logits: Any) -> Any:
-        return genuine_pack(tokens, logits) * (float("nan") if file.read_text().strip() == "nan" else 1.0)
+        packed = genuine_pack(tokens, logits)
+        if file.read_text().strip() == "nan":
+            packed[:, 1:] = float("nan")
+        return packed
 
     genuine_catch_up = draft_worker.SpecKVDraftWorker._catch_up
 
