@@ -17,8 +17,8 @@ pytest.importorskip("sglang")
 
 from scipy.stats import chi2_contingency
 from sglang_models import CONTEXT, EOS, requests, save_pair
-from sglang_server import Server
 
+from speckv.benchmarks.sglang_server import Server
 from speckv.controller.files import write_whole
 
 LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608")
@@ -172,7 +172,7 @@ def test_end_of_text_and_stop_strings(plain: Server, server: Steered) -> None:
     prompt = requests(1, seed=3)[0][0]
     wanted = plain.generate(prompt, 40)
     printable = next(character for character in wanted["text"][4:] if character.isascii())
-    for sampling in ({"stop_token_ids": [wanted["output_ids"][17]]}, {"stop": [printable]}):
+    for sampling in ({"stop_token_ids": [wanted["output_ids"][17]], "ignore_eos": False}, {"stop": [printable]}):
         answers = [which.generate(prompt, 40, sampling=sampling) for which in (plain, server)]
         assert answers[0]["text"] == answers[1]["text"] and answers[0]["output_ids"] == answers[1]["output_ids"]
         assert answers[1]["meta_info"]["finish_reason"]["type"] == "stop"

@@ -18,15 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-HOST = "127.0.0.1"
-SETTINGS = (
-    *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
-    *("--disable-cuda-graph", "--dtype", "float32", "--mem-fraction-static", "0.5", "--skip-server-warmup"),
-    *("--log-level", "info", "--host", HOST),
-)
-"""What SGLang needs on a CPU; float32, since only there two batch shapes give the same tokens."""
+import torch
 
-ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+HOST = "127.0.0.1"
+CPU_SETTINGS = (
+    *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
+    *("--disable-cuda-graph", "--mem-fraction-static", "0.5"),
+)
+
+CPU_ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def free_port() -> int:
@@ -36,16 +36,33 @@ def free_port() -> int:
 
 
 class Server:
-    """A running server; ``stop`` ends it and all its processes."""
+    """A running server; ``stop`` ends it and all its processes.
 
-    def __init__(self, model: Path, *options: str, environment: dict[str, str] | None = None, port: int = 0) -> None:
+    Without a GPU it needs the environment that ``make test-sglang`` makes. The default is float32, since only there
+    two batch shapes give the same tokens. ``threads`` are the scheduler's.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        port: int = 0,
+        dtype: str = "float32",
+        threads: int = 1,
+    ) -> None:
         self.port = port or free_port()
         self.base = f"http://{HOST}:{self.port}"
         self.folder = Path(tempfile.mkdtemp(prefix="speckv-sglang-"))
         self.log = self.folder / "log"
         command = [sys.executable, "-W", "ignore", "-m", "sglang.launch_server", "--model-path", str(model)]
+        settings = ["--dtype", dtype, "--host", HOST, "--port", str(self.port), "--skip-server-warmup"]
         # Of its own choice, two servers that start together may take the same port for their rendezvous.
-        settings = [*SETTINGS, "--port", str(self.port), "--nccl-port", str(free_port()), *options]
+        settings += ["--nccl-port", str(free_port()), *options]
+        given = {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(self.folder)}
+        if not torch.cuda.is_available():
+            settings += CPU_SETTINGS
+            given |= CPU_ENVIRONMENT
         if "--grammar-backend" not in options:
             settings += ["--grammar-backend", "none"]
         with self.log.open("wb") as stream:
@@ -55,7 +72,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,  # a stale speckv.egg-info in the checkout would hide the entry point
                 start_new_session=True,
-                env={**os.environ, **ENVIRONMENT, "TMPDIR": str(self.folder), **(environment or {})},
+                env={**given, **(environment or {})},
             )
 
     def wait(self, seconds: float = 400.0) -> Server:
