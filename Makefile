@@ -60,22 +60,23 @@ FILES := $(shell echo $(SOURCES) | cksum | tr -d ' ')
 	$(OLD)/python $(PIP) -c constraints/transformers-5.19.txt -e ".[cpu,transformers]" pytest hypothesis pyarrow
 	touch $@
 
-# SGLang, which here has no GPU: its dependencies are replaced, so pip must not resolve them. A stale speckv.egg-info
-# beside the sources would hide the plugin's entry point from a server started there.
-.venv-sglang/.ready: constraints/sglang-cpu.txt constraints/sglang-cpu-requirements.txt .venv-sglang/.files-$(SGLANG_FILES)
+# SGLang pins CUDA packages; without a GPU what it needs of them is stood in for, so pip must not resolve its
+# dependencies. A stale speckv.egg-info beside the sources would hide the plugin's entry point from a server.
+SGLANG_LISTS := constraints/sglang-cpu.txt constraints/sglang-cpu-requirements.txt
+SGLANG_FILES := $(FILES)-$(shell cat tests/sglang_cpu/pyproject.toml $$(find tests/sglang_cpu -name '*.py' | LC_ALL=C sort) | cksum | tr -d ' ')
+
+.venv-sglang/.ready: pyproject.toml $(SGLANG_LISTS) .venv-sglang/.files-$(SGLANG_FILES)
 	touch $@
 
-SGLANG_FILES := $(FILES)-$(shell cat tests/sglang_cpu/*/*.py tests/sglang_cpu/pyproject.toml | cksum | tr -d ' ')
-.venv-sglang/.files-%: pyproject.toml constraints/sglang-cpu.txt constraints/sglang-cpu-requirements.txt
+.venv-sglang/.files-$(SGLANG_FILES): pyproject.toml $(SGLANG_LISTS)
 	test -x $(SGLANG)/python || $(PYTHON) -m venv .venv-sglang
 	$(SGLANG)/python $(PIP) --upgrade setuptools wheel
 	$(SGLANG)/python $(PIP) -c constraints/sglang-cpu.txt torch transformers
 	$(SGLANG)/python $(PIP) --no-deps sglang==0.5.23 xgrammar==0.2.7
 	$(SGLANG)/python $(PIP) -c constraints/sglang-cpu.txt -r constraints/sglang-cpu-requirements.txt
-	$(SGLANG)/python $(PIP) --no-build-isolation --no-deps ./tests/sglang_cpu
-	rm -rf tests/sglang_cpu/build tests/sglang_cpu/*.egg-info
+	$(SGLANG)/python $(PIP) --no-build-isolation --no-deps --force-reinstall ./tests/sglang_cpu
 	$(SGLANG)/python $(PIP) -c constraints/sglang-cpu.txt -e ".[cpu]" --config-settings editable_mode=strict
-	rm -rf speckv.egg-info .venv-sglang/.files-*
+	rm -rf speckv.egg-info tests/sglang_cpu/build tests/sglang_cpu/*.egg-info .venv-sglang/.files-*
 	touch $@
 
 # README's tables, from the stored results.
