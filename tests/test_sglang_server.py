@@ -38,11 +38,11 @@ def speckv(pair: tuple[Path, Path], *options: str, **more: Any) -> Server:
 class Steered(Server):
     """A server with SPECKV whose decisions ``steer`` may take over: see ``speckv_sglang_cpu/policies.py``."""
 
-    def __init__(self, pair: tuple[Path, Path], folder: Path, **more: Any) -> None:
+    def __init__(self, pair: tuple[Path, Path], folder: Path, mode: str = "token", **more: Any) -> None:
         self.file = folder / "steer"
         self.steer("real")
         config = folder / "speckv.json"
-        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20}))
+        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20, "mode": mode}))
         model, draft = pair
         super().__init__(
             model,
@@ -329,12 +329,18 @@ def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, P
     assert "Traceback" not in str(refused.value)
 
 
-def test_restart_on_the_same_port(plain: Server, servers: tuple[Server, Steered], pair: Any, tmp_path: Path) -> None:
+def test_restart_on_the_same_port_deciding_per_step(
+    plain: Server, servers: tuple[Server, Steered], pair: Any, tmp_path: Path
+) -> None:
     """Last, since it ends the server that the others use."""
     old = servers[1]
     old.stop()
-    again = Steered(pair, tmp_path, port=old.port)
+    again = Steered(pair, tmp_path, "step", port=old.port)
     try:
-        assert again.wait().all(requests(8)) == plain.all(requests(8))
+        again.wait()
+        for how in ("real", "random"):
+            again.steer(how)
+            assert again.all(requests(16)) == plain.all(requests(16))
+        assert again.series()["drafted_tokens_total"] > again.series()["accepted_tokens_total"] > 0
     finally:
         again.stop()

@@ -37,7 +37,7 @@ class Widths:
         self._draft = draft
         self._config = config
         self._ceiling: int = draft.speculative_num_steps
-        self.next = self._ceiling
+        self.next: int = self._ceiling
         self._batch_sizes: list[int] | None = None
 
     @property
