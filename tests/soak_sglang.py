@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seconds", type=float, default=600.0)
     arguments = parser.parse_args()
-    asked = requests(200)
+    asked = requests(60)
     with tempfile.TemporaryDirectory() as folder:
         target, draft = save_pair(Path(folder))
         plain = Server(target, *LIMITS)
@@ -118,7 +118,7 @@ def main() -> None:
 
 def soak(server: Server, steer: Path, asked: list[Any], wanted: list[list[int]], seconds: float) -> dict[str, Any]:
     """Load the server; its decisions alternate between the real policy's and forced ones."""
-    server.all(asked[:40])
+    server.all(asked[:20])
     before = memory_mb(server.process.pid)
     soaking = Soak(server, asked, wanted, seconds)
     clients = [threading.Thread(target=soaking.client, args=(number,)) for number in range(CLIENTS)]

@@ -329,7 +329,9 @@ def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, P
     assert "Traceback" not in str(refused.value)
 
 
-def test_restart_on_the_same_port_deciding_per_step(
+def test_restart_on_the_same_port_in_step_mode(
+    plain: Server, servers: tuple[Server, Steered], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
     plain: Server, servers: tuple[Server, Steered], pair: Any, tmp_path: Path
 ) -> None:
     """Last, since it ends the server that the others use."""
