@@ -332,8 +332,6 @@ def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, P
 def test_restart_on_the_same_port_in_step_mode(
     plain: Server, servers: tuple[Server, Steered], pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    plain: Server, servers: tuple[Server, Steered], pair: Any, tmp_path: Path
-) -> None:
     """Last, since it ends the server that the others use."""
     old = servers[1]
     old.stop()
