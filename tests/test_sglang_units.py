@@ -14,13 +14,8 @@ import pytest
 import torch
 
 from speckv.controller.cost import CostModel
-from speckv.controller.policies.batch import (
-    EVIDENCE,
-    BatchRound,
-    FixedBatchPolicy,
-    ThroughputBatchPolicy,
-    TokensBatchPolicy,
-)
+from speckv.controller.policies.batch import BatchRound, FixedBatchPolicy, TokensBatchPolicy
+from speckv.controller.policies.batch_throughput import EVIDENCE, ThroughputBatchPolicy
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config, LaunchError, ceiling, load_controller, read_config
 from speckv.integrations.sglang.draft_cache import DraftCache

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from speckv.controller.cost import CostModel
-from speckv.controller.policies.batch import BatchPolicy, BatchRound, make_batch_policy
+from speckv.controller.policies.batch import BatchPolicy, BatchRound
+from speckv.controller.policies.batch_throughput import make_batch_policy
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config
 from speckv.integrations.sglang.mailbox import Mailbox, Signal
