@@ -6,15 +6,26 @@ CONSTRAINTS := $(if $(GPU),,-c constraints/cpu.txt)
 PIP := -m pip --disable-pip-version-check install --quiet
 VENV := .venv/bin
 OLD := .venv-transformers-5.19/bin
+SGLANG := .venv-sglang/bin
 
-.PHONY: demo test test-long check lint types readme clean
+.PHONY: demo test test-long test-sglang soak check lint types readme clean
 
 demo: .venv/.ready
 	$(VENV)/speckv demo
 
-test: check .venv-transformers-5.19/.ready
+test: check .venv-transformers-5.19/.ready .venv-sglang/.ready
 	$(VENV)/python -m pytest -m "not long"
 	$(OLD)/python -m pytest -m "not long and not smollm2" tests/test_transformers_exact.py tests/test_transformers_hook.py
+	$(SGLANG)/python -m pytest -m "not long" $(SGLANG_TESTS)
+
+# SGLang's tests alone. Elsewhere those that need it are skipped.
+SGLANG_TESTS := $(wildcard tests/test_sglang_*.py)
+test-sglang: .venv-sglang/.ready
+	$(SGLANG)/python -m pytest -m "not long" $(SGLANG_TESTS)
+
+# Ten minutes of mixed load with aborts on a real server; stores benchmarks/results/soak-sglang.json.
+soak: .venv-sglang/.ready
+	$(SGLANG)/python tests/soak_sglang.py --json benchmarks/results/soak-sglang.json
 
 # Minutes of model time, results stored in benchmarks/results/.
 test-long: .venv/.ready
@@ -49,9 +60,28 @@ FILES := $(shell echo $(SOURCES) | cksum | tr -d ' ')
 	$(OLD)/python $(PIP) -c constraints/transformers-5.19.txt -e ".[cpu,transformers]" pytest hypothesis pyarrow
 	touch $@
 
+# SGLang pins CUDA packages; without a GPU what it needs of them is stood in for, so pip must not resolve its
+# dependencies. A stale speckv.egg-info beside the sources would hide the plugin's entry point from a server.
+SGLANG_LISTS := constraints/sglang-cpu.txt constraints/sglang-cpu-requirements.txt
+SGLANG_FILES := $(FILES)-$(shell cat tests/sglang_cpu/pyproject.toml $$(find tests/sglang_cpu -name '*.py' | LC_ALL=C sort) | cksum | tr -d ' ')
+
+.venv-sglang/.ready: pyproject.toml $(SGLANG_LISTS) .venv-sglang/.files-$(SGLANG_FILES)
+	touch $@
+
+.venv-sglang/.files-$(SGLANG_FILES): pyproject.toml $(SGLANG_LISTS)
+	test -x $(SGLANG)/python || $(PYTHON) -m venv .venv-sglang
+	$(SGLANG)/python $(PIP) --upgrade setuptools wheel
+	$(SGLANG)/python $(PIP) -c constraints/sglang-cpu.txt torch transformers
+	$(SGLANG)/python $(PIP) --no-deps sglang==0.5.23 xgrammar==0.2.7
+	$(SGLANG)/python $(PIP) -c constraints/sglang-cpu.txt -r constraints/sglang-cpu-requirements.txt
+	$(SGLANG)/python $(PIP) --no-build-isolation --no-deps --force-reinstall ./tests/sglang_cpu
+	$(SGLANG)/python $(PIP) -c constraints/sglang-cpu.txt -e ".[cpu]" --config-settings editable_mode=strict
+	rm -rf speckv.egg-info tests/sglang_cpu/build tests/sglang_cpu/*.egg-info .venv-sglang/.files-*
+	touch $@
+
 # README's tables, from the stored results.
 readme: .venv/.ready
 	$(VENV)/python -m speckv.benchmarks.readme
 
 clean:
-	rm -rf .venv .venv-transformers-5.19 build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-transformers-5.19 .venv-sglang build *.egg-info .pytest_cache .mypy_cache .ruff_cache

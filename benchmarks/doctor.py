@@ -27,6 +27,7 @@ def examine() -> list[Finding]:
         *(Finding(name, version) for name, version in versions().items()),
         _controller(),
         *_torch(),
+        _sglang(),
     ]
     if "amx_bf16" not in str(facts["formats"]) and "avx512_bf16" not in str(facts["formats"]):
         findings.append(Finding("bf16 on this CPU", "emulated, so fp32 models are likely faster"))
@@ -68,5 +69,13 @@ def _torch() -> list[Finding]:
             "bitsandbytes" if quantised else "bitsandbytes is not installed",
             quantised or None,
         ),
-        Finding("sglang plugin", "not in this version of speckv"),
     ]
+
+
+def _sglang() -> Finding:
+    from speckv.integrations.sglang.compatibility import explain, installed, mismatches
+
+    if installed() is None:
+        return Finding("sglang plugin", "sglang is not installed: pip install 'speckv[sglang]'")
+    problems = mismatches()
+    return Finding("sglang plugin", explain(problems) if problems else "all that it relies on is there", not problems)

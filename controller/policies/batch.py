@@ -1,0 +1,138 @@
+"""One common γ for a batch of requests: what a server asks, whose draft and verify run over all of them at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from speckv.controller.policies.learned import Controller
+from speckv.controller.policies.tokens import PAPER_GAMMAS
+
+logger = logging.getLogger("speckv")
+
+Summary = tuple[float, float, float, float]
+"""The four SIGNAL_FEATURES of one request."""
+
+MOST_ASKED = 16
+"""Requests the controller is asked about per decision; evenly spaced ones stand for a larger batch."""
+
+
+@dataclass(slots=True)
+class BatchRound:
+    """One round over a batch, as a server's loop reports it. Times in ms; ``draft_ms`` holds all of the draft's work.
+
+    ``drafted`` is the common γ, ``active`` whether the draft did anything at all. ``entropies`` and
+    ``confidences`` have one list per request, of as many values. ``catch_up`` rows brought the draft's cache up to
+    date in ``catch_up_ms``, beyond what every round with drafting does. ``timed`` is False where a time is missing.
+    """
+
+    size: int
+    drafted: int = 0
+    active: bool = True
+    accepted: Sequence[int] = ()
+    entropies: list[list[float]] = field(default_factory=list)
+    confidences: list[list[float]] = field(default_factory=list)
+    draft_ms: float = 0.0
+    verify_ms: float = 0.0
+    decide_ms: float = 0.0
+    catch_up: int = 0
+    catch_up_ms: float = 0.0
+    timed: bool = True
+
+    @property
+    def emitted(self) -> int:
+        return sum(self.accepted) + len(self.accepted)
+
+
+class BatchPolicy(ABC):
+    """Chooses the γ that all requests of a batch share.
+
+    A loop calls ``begin`` once a round. With ``per_token``, and once the signals of the first draft token are
+    known, it asks ``first`` whether that token is worth verifying and ``more`` after each further one.
+    """
+
+    per_token = False
+    fallbacks = 0
+    """Decisions that could not use the signals, since these were not finite."""
+
+    @abstractmethod
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        """The most tokens to draft for ``size`` requests; 0 decodes plainly and leaves the draft alone.
+
+        ``behind``: rows the draft would have to process first. ``previous``: each request's last signals.
+        """
+
+    def first(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        """Whether to verify the first draft token, which cost no draft forward of its own."""
+        return True
+
+    def more(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        """Whether to draft another token, given each request's signals so far."""
+        return True
+
+    def warm(self, size: int) -> bool:
+        """Whether the draft should read the prompts of a batch that will be ``size`` requests."""
+        return True
+
+    def observe(self, outcome: BatchRound) -> None:  # noqa: B027 - a policy that does not learn need not define it
+        """Learn from a finished round."""
+
+
+class FixedBatchPolicy(BatchPolicy):
+    """Always γ = ``gamma``."""
+
+    def __init__(self, gamma: int) -> None:
+        self.gamma = gamma
+
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        return self.gamma
+
+    def warm(self, size: int) -> bool:
+        return self.gamma > 0
+
+
+class LearnedBatchPolicy(BatchPolicy):
+    """Base of those that ask a controller, at compression ``level``; counts what it could not ask."""
+
+    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
+        self.controller = controller
+        self.level = level
+        self.max_gamma = max_gamma
+        self.fallback_gamma = min(fallback_gamma, max_gamma)
+
+    def finite(self, summaries: Sequence[Summary]) -> bool:
+        # A NaN does not survive a sum, and may survive max() or min(): the means decide.
+        if all(math.isfinite(summary[0]) and math.isfinite(summary[1]) for summary in summaries):
+            return True
+        if not self.fallbacks:
+            logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)
+        self.fallbacks += 1
+        return False
+
+    def total(self, summaries: Sequence[Summary], ask: Callable[[Summary], float]) -> float:
+        """Σ over requests of ``ask``; of a large batch a sample is asked and stands for all."""
+        stride = -(-len(summaries) // MOST_ASKED)
+        asked = summaries[::stride]
+        return sum(ask(summary) for summary in asked) * len(summaries) / len(asked)
+
+
+class TokensBatchPolicy(LearnedBatchPolicy):
+    """The paper's rule for a batch: argmax over γ of Σ_requests 1 + γ·r(γ), from the previous round's signals."""
+
+    def __init__(self, controller: Controller, level: int, max_gamma: int = 8, fallback_gamma: int = 4) -> None:
+        super().__init__(controller, level, max_gamma, fallback_gamma)
+        self.gammas = tuple(gamma for gamma in PAPER_GAMMAS if gamma <= max_gamma) or (max_gamma,)
+
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        known = [summary for summary in previous if summary is not None]
+        if not known or not self.finite(known):
+            return self.fallback_gamma
+        expected = np.zeros(len(self.gammas))
+        for summary in known:
+            expected += np.asarray(self.controller.acceptance_rates(summary, self.level, self.gammas)) * self.gammas
+        return self.gammas[int(np.argmax(expected))]

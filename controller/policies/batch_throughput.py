@@ -1,0 +1,282 @@
+"""Tokens per second for a batch: draft on while that pays, and leave the draft alone where it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from speckv.controller.cost import CostModel
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import summarize
+from speckv.controller.policies.batch import (
+    BatchPolicy,
+    BatchRound,
+    FixedBatchPolicy,
+    LearnedBatchPolicy,
+    Summary,
+    TokensBatchPolicy,
+)
+from speckv.controller.policies.learned import Controller
+from speckv.controller.policy import Round
+
+MEMORY = 0.97
+"""Weight that a round keeps per later round."""
+
+EVIDENCE = 6
+"""Rounds with drafting at a batch size before it may be judged not to pay there."""
+
+FIRST_PROBE, LAST_PROBE = 16, 256
+"""After how many plain rounds to draft again to see, doubled while it does not pay; likewise for a plain round."""
+
+BURST = 3
+"""Rounds of one such trial: the first pays for the draft's cache, so one alone would be judged too harshly."""
+
+TRIAL_KEEPS = 0.25
+"""Weight of what was known before a trial: what it shows is newer."""
+
+RESUME_SHARE = 0.02
+"""Most of the time that may go into bringing the draft's cache up to date for a trial."""
+
+
+class _Pace:
+    """What is known about one batch size: costs, and how fast a request went with drafting."""
+
+    def __init__(self, cost: CostModel) -> None:
+        self.cost = cost
+        self.tokens = self.ms = 0.0  # per request, decaying, of rounds with drafting
+        self.seen = 0
+        self.idle = self.busy = 0
+        self.idle_ms = 0.0
+        self.burst = 0
+        self.probe_after = FIRST_PROBE
+        self.plain_after = FIRST_PROBE
+        self._times: list[float] = []
+        self._rounds = 0
+
+    def times(self, gammas: Sequence[int]) -> list[float]:
+        """The cost model's step times, asked anew in every eighth round: a table of medians takes a while."""
+        if self._rounds % 8 == 0 or self._rounds < 8:
+            self._times = self.cost.step_times(gammas)
+        self._rounds += 1
+        return self._times
+
+    @property
+    def plain(self) -> float:
+        """Tokens per ms of one request without drafting."""
+        return 1.0 / self.cost.verify_ms(1)
+
+    @property
+    def rate(self) -> float:
+        """Tokens per ms of one request with drafting; plain decoding's until it was seen."""
+        return self.tokens / self.ms if self.ms else self.plain
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether this round is to show what drafting brings."""
+        return self.seen < EVIDENCE or self.burst > 0
+
+    @property
+    def pays(self) -> bool:
+        return self.seen < EVIDENCE or self.rate >= self.plain
+
+    def add(self, outcome: BatchRound) -> None:
+        """Learn from a round over this batch size."""
+        if not outcome.active:
+            self.busy = 0
+            self.idle += 1
+            self.idle_ms += outcome.verify_ms
+            return
+        self.busy += 1
+        self.seen += 1
+        self.burst = max(0, self.burst - 1)
+        self.tokens = MEMORY * self.tokens + outcome.emitted / max(1, len(outcome.accepted))
+        self.ms = MEMORY * self.ms + self.cost.step_ms(outcome.drafted)
+        if not outcome.drafted:  # the draft gave a first token that was not worth verifying
+            self.ms += outcome.draft_ms
+        if self.pays:
+            self.probe_after = FIRST_PROBE
+
+
+class ThroughputBatchPolicy(LearnedBatchPolicy):
+    """Draft on after i tokens if, for some horizon m,  Σ_requests Σ_{j<m} S_i·cʲ ≥ ρ·(T(i + m) − T(i)).
+
+    ρ is in batch tokens per ms and, like the costs T, kept per batch size: it is the rate reached with drafting,
+    at least that of plain decoding. Where drafting turns out slower than plain decoding it stops altogether,
+    which spares the draft all work; ever rarer trials notice a change. Going back costs bringing the draft's
+    cache up to date, so that is done where the expected gain of ``FIRST_PROBE`` rounds pays for it.
+
+    S_i is the controller's survival times a running correction k, c the running probability that a token
+    following an accepted one is accepted too (as in ``ThroughputPolicy``). Of the first token, which is known
+    before any draft forward, S_0 is the acceptance rate at γ = 1 given its own signals.
+
+    ``make_cost`` gives a fresh cost model for a batch size.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        level: int,
+        make_cost: Callable[[int], CostModel],
+        max_gamma: int = 8,
+        per_token: bool = True,
+        fallback_gamma: int = 4,
+    ) -> None:
+        super().__init__(controller, level, max_gamma, fallback_gamma)
+        self.make_cost = make_cost
+        self.per_token = per_token
+        self.gammas = tuple(range(max_gamma + 1))
+        self._paces: dict[int, _Pace] = {}
+        self._pace: _Pace | None = None
+        self._size = 0
+        self._times: list[float] = []
+        self._followed, self._followers = 8.0, 10.0
+        self._accepted = self._predicted = 8.0
+        self._asked: list[tuple[int, float]] = []
+        self._row_ms = 0.0
+
+    def pace(self, size: int) -> _Pace:
+        """Of the batch size; above 8 sizes share one with those up to the next power of two."""
+        key = size if size <= 8 else 1 << (size - 1).bit_length()
+        if key not in self._paces:
+            self._paces[key] = _Pace(self.make_cost(key))
+        return self._paces[key]
+
+    @property
+    def correction(self) -> float:
+        """k: how many times more survives than predicted."""
+        return self._accepted / self._predicted
+
+    def warm(self, size: int) -> bool:
+        return self.pace(size).pays
+
+    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+        pace = self._pace = self.pace(size)
+        self._size = size
+        self._asked = []
+        self._times = pace.times(self.gammas)
+        if not self._drafting(pace, size, behind):
+            return 0
+        if self.per_token:
+            return self.max_gamma
+        return self._best_step([summary for summary in previous if summary is not None])
+
+    def first(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        return self._go_on(entropies, confidences, 0) or (self._pace is not None and self._pace.on_trial)
+
+    def more(self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]]) -> bool:
+        return self._go_on(entropies, confidences, len(confidences[0]))
+
+    def observe(self, outcome: BatchRound) -> None:
+        pace = self.pace(outcome.size)
+        if outcome.timed:
+            pace.cost.observe(
+                Round(
+                    0,
+                    confidences=[1.0] * outcome.drafted,
+                    draft_ms=outcome.draft_ms,
+                    verify_ms=outcome.verify_ms,
+                )
+            )
+            if outcome.catch_up:  # a short one is dear per row, so the least seen is nearest to a long one's
+                self._row_ms = min(self._row_ms or math.inf, outcome.catch_up_ms / outcome.catch_up)
+        pace.add(outcome)
+        if outcome.drafted:
+            self._learn(outcome)
+
+    def _learn(self, outcome: BatchRound) -> None:
+        """Update c and k by a round with drafting."""
+        self._followed, self._followers = MEMORY * self._followed, MEMORY * self._followers
+        for accepted in outcome.accepted:
+            self._followed += accepted / len(outcome.accepted)
+            self._followers += min(accepted + 1, outcome.drafted) / len(outcome.accepted)
+        # Only questions whose answer is known: whether token `drafted` + 1 survives needs it drafted.
+        known = [(drafted, total) for drafted, total in self._asked if drafted < outcome.drafted]
+        if known and outcome.accepted:
+            self._accepted = MEMORY * self._accepted
+            self._predicted = MEMORY * self._predicted
+            for drafted, total in known:
+                self._accepted += sum(accepted > drafted for accepted in outcome.accepted) / len(outcome.accepted)
+                self._predicted += total / self._size
+        self._asked = []
+
+    def _drafting(self, pace: _Pace, size: int, behind: int) -> bool:
+        """Whether this round may draft at all."""
+        if pace.burst:
+            return True
+        resume_ms = behind * self._row_ms
+        if pace.pays:
+            if pace.busy >= pace.plain_after:  # a plain round, to time it
+                pace.plain_after = min(2 * pace.plain_after, LAST_PROBE)
+                return False
+            gain = (pace.rate - pace.plain) * FIRST_PROBE / pace.plain  # tokens of a request
+            return pace.seen < EVIDENCE or behind <= size or gain >= resume_ms * pace.plain
+        if pace.idle >= pace.probe_after and resume_ms <= RESUME_SHARE * pace.idle_ms:
+            pace.idle, pace.idle_ms = 0, 0.0
+            pace.probe_after = min(2 * pace.probe_after, LAST_PROBE)
+            pace.burst = BURST
+            pace.tokens, pace.ms = TRIAL_KEEPS * pace.tokens, TRIAL_KEEPS * pace.ms
+            return True
+        return False
+
+    def _go_on(
+        self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]], drafted: int
+    ) -> bool:
+        assert self._pace is not None
+        summaries = [summarize(*signals) for signals in zip(entropies, confidences, strict=True)]
+        if not self.finite(summaries):
+            return drafted < self.fallback_gamma
+
+        def survival(summary: Summary) -> float:
+            if drafted:
+                return self.controller.survival(summary, self.level, drafted)
+            return float(self.controller.acceptance_rates(summary, self.level, (1,))[0])
+
+        total = self.total(summaries, survival)
+        self._asked.append((drafted, total))
+        total = min(float(self._size), total * self.correction)
+        persistence = min(0.99, self._followed / self._followers)
+        rate = self._size * max(self._pace.rate, self._pace.plain)
+        gain = 0.0
+        for horizon in range(drafted + 1, self.max_gamma + 1):
+            gain += total
+            total *= persistence
+            if gain >= rate * (self._times[horizon] - self._times[drafted]):
+                return True
+        return False
+
+    def _best_step(self, summaries: list[Summary]) -> int:
+        assert self._pace is not None
+        if not summaries or not self.finite(summaries):
+            return self.fallback_gamma
+        gammas = np.asarray(self.gammas)
+        rates = np.zeros(len(gammas))
+        for summary in summaries:
+            rates += np.asarray(self.controller.acceptance_rates(summary, self.level, self.gammas))
+        rates *= self._size / len(summaries)
+        self._asked = list(enumerate(np.diff(rates * gammas).tolist()))
+        rates = np.minimum(self._size, rates * self.correction)
+        rate = self._size * max(self._pace.rate, self._pace.plain)
+        best = int(np.argmax(rates * gammas - rate * np.asarray(self._times)))
+        return max(best, int(self._pace.on_trial))
+
+
+def make_batch_policy(
+    controller: Controller | None,
+    objective: str,
+    mode: str,
+    level: int,
+    make_cost: Callable[[int], CostModel],
+    gamma: int | None = None,
+    max_gamma: int = 8,
+    fallback_gamma: int = 4,
+) -> BatchPolicy:
+    """The batch policy for an objective and a mode, or a fixed ``gamma``."""
+    if gamma is not None:
+        return FixedBatchPolicy(gamma)
+    if controller is None:
+        raise SpecKVError("a controller is needed unless gamma is fixed")
+    if objective == "tokens":
+        return TokensBatchPolicy(controller, level, max_gamma, fallback_gamma)
+    return ThroughputBatchPolicy(controller, level, make_cost, max_gamma, mode == "token", fallback_gamma)

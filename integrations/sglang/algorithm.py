@@ -1,0 +1,82 @@
+"""The algorithm ``SPECKV`` as SGLang's registry and server arguments see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+from sglang.srt.speculative.spec_registry import CustomSpecAlgo
+
+from speckv.integrations.sglang.config import LaunchError, ceiling, load_controller, read_config
+
+NAME = "SPECKV"
+
+UNSUPPORTED = (
+    ("enable_dp_attention", "data-parallel attention"),
+    ("speculative_use_rejection_sampling", "--speculative-use-rejection-sampling"),
+    ("speculative_adaptive", "--speculative-adaptive: SPECKV adapts by itself"),
+)
+"""Server arguments that SPECKV cannot be combined with, and how to name them."""
+
+
+class SpecKVAlgorithm(CustomSpecAlgo):
+    """Takes part in everything SGLang does for its own STANDALONE, whose worker it extends."""
+
+    def is_standalone(self) -> bool:
+        return True
+
+    def supports_grammar_overlap(self) -> bool:
+        return bool(SpeculativeAlgorithm.STANDALONE.supports_grammar_overlap())
+
+    # The scheduler asks its algorithm for the following three, which CustomSpecAlgo lacks in 0.5.23.
+    def need_topk(self) -> bool:
+        return True
+
+    def carries_draft_hidden_states(self) -> bool:
+        return False
+
+    def create_future_map(
+        self,
+        device: Any,
+        req_to_token_pool: Any,
+        needs_cpu_seq_lens: bool = True,
+        needs_confidence_relay: bool = False,
+    ) -> Any:
+        return SpeculativeAlgorithm.create_future_map(
+            self, device, req_to_token_pool, needs_cpu_seq_lens, needs_confidence_relay
+        )
+
+    def handle_server_args(self, server_args: Any) -> None:
+        """Refuse what cannot be, and settle what was left open. Assignments become SGLang's declared resolutions."""
+        config = read_config(server_args.speculative_adaptive_config)
+        for name, text in UNSUPPORTED:
+            if getattr(server_args, name, False):
+                raise LaunchError(f"speckv: {NAME} cannot be combined with {text}")
+        if getattr(server_args, "pp_size", 1) > 1:
+            raise LaunchError(f"speckv: {NAME} cannot be combined with pipeline parallelism")
+        if server_args.speculative_eagle_topk not in (None, 1):
+            raise LaunchError(f"speckv: {NAME} drafts chains; leave --speculative-eagle-topk out, or say 1")
+        steps = ceiling(config, server_args.speculative_num_steps)
+        load_controller(config)
+        server_args.speculative_eagle_topk = 1
+        server_args.speculative_num_steps = steps
+        server_args.speculative_num_draft_tokens = steps + 1
+        if server_args.max_running_requests is None:
+            server_args.max_running_requests = 48  # as SGLang does for its own speculation
+        if server_args.enable_mixed_chunk:
+            server_args.enable_mixed_chunk = False
+        if server_args.device == "cpu" and not server_args.disable_overlap_schedule:
+            server_args.disable_overlap_schedule = True
+
+
+def validate(server_args: Any) -> None:
+    """What must be said on the command line."""
+    if server_args.speculative_draft_model_path is None:
+        raise LaunchError(f"speckv: {NAME} needs --speculative-draft-model-path, a small model of the same tokenizer")
+
+
+def make_worker(server_args: Any) -> type:
+    """The worker's class, imported only where it is needed."""
+    from speckv.integrations.sglang.worker import SpecKVWorker
+
+    return SpecKVWorker

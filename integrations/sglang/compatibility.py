@@ -1,0 +1,106 @@
+"""What of SGLang the plugin relies on, in one list, by name and signature."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+TESTED_VERSION = "0.5.23"
+
+# Module, symbol in it, and the parameters that are passed to it or taken from it; None where it is not called.
+RELIED_ON: tuple[tuple[str, str, str | None], ...] = (
+    ("speculative.spec_info", "SpeculativeAlgorithm.register", "name supports_overlap validate_server_args spec_class"),
+    ("speculative.spec_info", "SpeculativeAlgorithm.STANDALONE", None),
+    (
+        "speculative.spec_info",
+        "SpeculativeAlgorithm.create_future_map",
+        "self device req_to_token_pool needs_cpu_seq_lens needs_confidence_relay",
+    ),
+    ("speculative.spec_registry", "CustomSpecAlgo.handle_server_args", "self server_args"),
+    ("speculative.spec_registry", "CustomSpecAlgo.is_standalone", "self"),
+    ("speculative.spec_registry", "CustomSpecAlgo.supports_grammar_overlap", "self"),
+    ("speculative.standalone_worker_v2", "StandaloneDraftWorker", None),
+    (
+        "speculative.standalone_worker_v2",
+        "StandaloneDraftWorker.alloc_memory_pool",
+        "self memory_pool_config req_to_token_pool token_to_kv_pool_allocator",
+    ),
+    ("speculative.standalone_worker_v2", "StandaloneDraftWorker.draft", "self batch"),
+    ("speculative.standalone_worker_v2", "StandaloneDraftWorker.draft_forward", "self forward_batch"),
+    ("speculative.standalone_worker_v2", "StandaloneDraftWorker._draft_extend_for_decode", "self batch batch_result"),
+    (
+        "speculative.standalone_worker_v2",
+        "StandaloneDraftWorker._draft_extend_for_prefill",
+        "self batch target_hidden_states next_token_ids mm_input_embeds kv_loc_plan",
+    ),
+    (
+        "speculative.standalone_worker_v2",
+        "StandaloneWorkerV2.__init__",
+        "self server_args gpu_id nccl_port target_worker",
+    ),
+    ("speculative.standalone_worker_v2", "StandaloneWorkerV2.init_cuda_graphs", "self"),
+    ("speculative.standalone_worker_v2", "StandaloneWorkerV2.forward_batch_generation", "self batch"),
+    ("speculative.standalone_worker_v2", "StandaloneWorkerV2.verify", "self batch"),
+    ("speculative.standalone_worker_v2", "StandaloneWorkerV2.activate_step_by_batch", "self batch_size"),
+    (
+        "speculative.standalone_worker_v2",
+        "StandaloneWorkerV2.on_verify_complete_cpu",
+        "self num_correct_drafts_per_req batch_size",
+    ),
+    ("speculative.standalone_worker_v2", "StandaloneWorkerV2._build_trivial_verify_input", "self batch"),
+    ("speculative.standalone_worker_v2", "StandaloneWorkerV2._stub_skipped_draft_extend", "self batch batch_output"),
+    ("speculative.adaptive_runtime_state", "AdaptiveController.__init__", "self worker policy"),
+    ("speculative.adaptive_runtime_state", "AdaptiveController._activate", "self speculative_num_steps"),
+    ("speculative.eagle_info", "EagleDraftInput.__init__", "self topk_p topk_index bonus_tokens"),
+    (
+        "speculative.eagle_utils",
+        "per_step_draft_out_cache_loc",
+        "out_cache_loc batch_size topk num_steps",
+    ),
+    ("model_executor.forward_batch_info", "ForwardMode.EXTEND", None),
+    ("model_executor.forward_context", "ForwardContext.__init__", "self attn_backend"),
+    ("model_executor.forward_context", "forward_context", "ctx forward_batch"),
+    ("runtime_context", "get_spec", ""),
+    ("runtime_context", "get_parallel", ""),
+    ("runtime_context", "get_observability", ""),
+)
+
+
+def installed() -> str | None:
+    """The installed SGLang's version, None where there is none."""
+    try:
+        return version("sglang")
+    except PackageNotFoundError:
+        return None
+
+
+def mismatches() -> list[str]:
+    """What the installed SGLang lacks of what the plugin relies on; empty when all is there."""
+    problems = []
+    for module, name, parameters in RELIED_ON:
+        try:
+            symbol: Any = importlib.import_module(f"sglang.srt.{module}")
+            for part in name.split("."):
+                symbol = getattr(symbol, part)
+        except ImportError as error:
+            problems.append(f"sglang.srt.{module} cannot be imported ({error})")
+            continue
+        except AttributeError:
+            problems.append(f"{name} is gone")
+            continue
+        if parameters is None:
+            continue
+        missing = set(parameters.split()) - set(inspect.signature(symbol).parameters)
+        if missing:
+            problems.append(f"{name} no longer takes {', '.join(sorted(missing))}")
+    return list(dict.fromkeys(problems))
+
+
+def explain(problems: list[str]) -> str:
+    """One line with the symbols, the version and the remedy."""
+    return (
+        f"sglang {installed()} does not fit: {'; '.join(problems)}; SPECKV was not registered; "
+        f"pip install sglang=={TESTED_VERSION}, or a newer speckv"
+    )

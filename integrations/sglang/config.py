@@ -1,0 +1,128 @@
+"""What a user may say in the file of ``--speculative-adaptive-config``, and how a mistake in it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import compression_level
+from speckv.controller.policies import MODES, OBJECTIVES
+from speckv.integrations.runtime import Controller
+
+DEFAULT_CEILING = 8
+MOST = 20
+
+
+class LaunchError(SpecKVError, SystemExit):
+    """A configuration with which the server must not start.
+
+    To whoever holds an ``Engine`` it is an exception like any other; nobody catching it, Python prints its one
+    line, without a traceback, and exits with code 1, which is what a server's log should show.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keys of the configuration file; all may be left out.
+
+    controller : ``default`` (the shipped one), or the path of an ``.onnx`` artefact.
+    objective : ``throughput`` (tokens per second) or ``tokens`` (per step, the paper's).
+    mode : ``token`` (decide after each drafted token; needs a draft loop that is not captured in a CUDA graph)
+        or ``step``; by default ``token`` where it is possible.
+    max_gamma : the ceiling; ``--speculative-num-steps`` says the same.
+    gamma : a fixed γ instead of a controller.
+    fallback_gamma : γ while the draft's signals are not finite.
+    compression : of the target (fp16, int8, nf4), where it cannot be read from its configuration.
+    widths : in step mode, the γ for which a CUDA graph is captured; others are rounded down to one of these.
+    log_every : rounds between two log lines.
+    log_level : of the logger ``speckv``.
+    """
+
+    controller: str = "default"
+    objective: str = "throughput"
+    mode: str | None = None
+    max_gamma: int | None = None
+    gamma: int | None = None
+    fallback_gamma: int = 4
+    compression: str | None = None
+    widths: tuple[int, ...] | None = None
+    log_every: int = 500
+    log_level: str = "info"
+
+
+def read_config(path: str | None) -> Config:
+    """The configuration in the JSON file ``path``, or the default one. Raises LaunchError, naming file and key."""
+    if path is None:
+        return Config()
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise LaunchError(f"speckv: {path}: cannot be read ({error.strerror})") from None
+    try:
+        config = msgspec.json.decode(content, type=Config, strict=True)
+    except msgspec.DecodeError as error:
+        known = ", ".join(Config.__struct_fields__)
+        raise LaunchError(f"speckv: {path}: {error}; known keys: {known}") from None
+    try:
+        _check(config, set(msgspec.json.decode(content)))
+    except SpecKVError as error:
+        raise LaunchError(f"speckv: {path}: {error}") from None
+    return config
+
+
+def _check(config: Config, given: set[str]) -> None:
+    """Raise SpecKVError where a value is out of range or two keys contradict each other; ``given`` are those said."""
+    for key, value, known in (
+        ("objective", config.objective, OBJECTIVES),
+        ("mode", config.mode or "token", MODES),
+        ("log_level", config.log_level, ("debug", "info", "warning", "error")),
+    ):
+        if value not in known:
+            raise SpecKVError(f"{key} {value}: must be one of {', '.join(known)}")
+    for key in ("max_gamma", "gamma", "fallback_gamma"):
+        least = 1 if key == "max_gamma" else 0
+        if (number := getattr(config, key)) is not None and not least <= number <= MOST:
+            raise SpecKVError(f"{key} {number}: must be within {least} … {MOST}")
+    if config.log_every < 1:
+        raise SpecKVError(f"log_every {config.log_every}: must be 1 or more")
+    if config.compression is not None:
+        compression_level(config.compression)
+    if config.gamma is not None and (others := given & {"controller", "objective", "mode", "fallback_gamma", "widths"}):
+        raise SpecKVError(f"gamma fixes the speculation length, so it contradicts {', '.join(sorted(others))}")
+    if config.gamma is not None and config.max_gamma is not None and config.gamma > config.max_gamma:
+        raise SpecKVError(f"gamma {config.gamma} contradicts max_gamma {config.max_gamma}")
+    if config.objective == "tokens" and config.mode == "token":
+        raise SpecKVError("objective tokens decides per step, so it contradicts mode token")
+    if config.widths is not None and config.mode != "step":
+        raise SpecKVError("widths are for mode step; add it, or leave them out")
+    if config.widths is not None and (not config.widths or not all(0 <= width <= MOST for width in config.widths)):
+        raise SpecKVError(f"widths must be numbers within 0 … {MOST}")
+
+
+def ceiling(config: Config, num_steps: int | None) -> int:
+    """The largest γ, from the configuration and ``--speculative-num-steps``; LaunchError where they disagree."""
+    said = {value for value in (config.max_gamma, config.gamma, num_steps) if value}
+    if config.max_gamma and num_steps and config.max_gamma != num_steps:
+        raise LaunchError(f"speckv: --speculative-num-steps {num_steps} contradicts max_gamma {config.max_gamma}")
+    highest = config.max_gamma or num_steps or max(said, default=DEFAULT_CEILING)
+    for name, values in (("gamma", (config.gamma or 0,)), ("widths", config.widths or ())):
+        if any(value > highest for value in values):
+            raise LaunchError(f"speckv: {name} {max(values)} is above the ceiling {highest}; raise max_gamma")
+    if not 1 <= highest <= MOST:
+        raise LaunchError(f"speckv: --speculative-num-steps {highest}: must be within 1 … {MOST}")
+    return highest
+
+
+def load_controller(config: Config) -> Controller | None:
+    """The configured controller, checked; None for a fixed γ. Raises LaunchError with the reason in one line."""
+    if config.gamma is not None:
+        return None
+    try:
+        return Controller.load(config.controller)
+    except (SpecKVError, OSError) as error:
+        raise LaunchError(f"speckv: controller: {error}") from None

@@ -1,0 +1,96 @@
+"""What the server tells about its rounds: Prometheus series on SGLang's /metrics, and a log line now and then."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+from speckv.controller.policies.batch import BatchRound
+
+logger = logging.getLogger("speckv")
+
+
+class Metrics:
+    """Counts rounds. ``publish`` adds the Prometheus series, which need ``--enable-metrics``."""
+
+    def __init__(self, publish: bool, labels: dict[str, str], log_every: int) -> None:
+        self.log_every = log_every
+        self.gammas: Counter[int] = Counter()
+        self.rounds = self.drafted = self.accepted = self.emitted = 0
+        self.switches = self.resumes = self.fallbacks = 0
+        self.decide_ms = 0.0
+        self._last: int | None = None
+        self._series = _Series(labels) if publish else None
+        self._since: Counter[int] = Counter()
+
+    def add(self, outcome: BatchRound, fallbacks: int) -> None:
+        """Count a finished round; ``fallbacks`` is the policy's running total."""
+        drafted = outcome.drafted * len(outcome.accepted)
+        accepted = sum(outcome.accepted)
+        switched = self._last is not None and outcome.drafted != self._last
+        newly_fallen = fallbacks - self.fallbacks
+        self._last = outcome.drafted
+        self.fallbacks = fallbacks
+        self.rounds += 1
+        self.drafted += drafted
+        self.accepted += accepted
+        self.emitted += outcome.emitted
+        self.switches += switched
+        self.resumes += outcome.catch_up > 0
+        self.decide_ms += outcome.decide_ms
+        self.gammas[outcome.drafted] += 1
+        self._since[outcome.drafted] += 1
+        if self._series is not None:
+            self._series.add(outcome, drafted, accepted, switched, newly_fallen)
+        if self.rounds % self.log_every == 0:
+            self._log()
+
+    def _log(self) -> None:
+        logger.info(
+            "speckv: %d rounds; γ of the last %d: %s; accepted %d of %d drafted tokens; decisions %.3f ms a round",
+            self.rounds,
+            self.log_every,
+            " ".join(f"{gamma}×{self._since[gamma]}" for gamma in sorted(self._since)),
+            self.accepted,
+            self.drafted,
+            self.decide_ms / self.rounds,
+        )
+        self._since.clear()
+
+
+class _Series:
+    """The Prometheus side. SGLang collects over processes, so what is made here reaches its /metrics."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        from prometheus_client import Counter as Count
+        from prometheus_client import Gauge
+
+        names = list(labels)
+
+        def count(name: str, text: str, *more: str) -> Any:
+            made = Count(f"speckv:{name}", text, [*names, *more])
+            return made if more else made.labels(**labels)
+
+        self._labels = labels
+        self._gamma = Gauge("speckv:gamma", "Draft tokens of the last round", names, multiprocess_mode="mostrecent")
+        self._gamma = self._gamma.labels(**labels)
+        self._rounds = count("rounds", "Rounds by number of draft tokens", "gamma")
+        self._drafted = count("drafted_tokens", "Draft tokens that were verified")
+        self._accepted = count("accepted_tokens", "Draft tokens that were accepted")
+        self._wasted = count("wasted_tokens", "Draft tokens that were verified in vain")
+        self._seconds = count("decision_seconds", "Time spent on deciding")
+        self._switches = count("switches", "Rounds with another number of draft tokens than the one before")
+        self._resumes = count("resumes", "Times the draft's cache was brought up to date")
+        self._fallbacks = count("fallbacks", "Decisions without usable signals")
+
+    def add(self, outcome: BatchRound, drafted: int, accepted: int, switched: bool, fallbacks: int) -> None:
+        self._gamma.set(outcome.drafted)
+        self._rounds.labels(**self._labels, gamma=str(outcome.drafted)).inc()
+        self._drafted.inc(drafted)
+        self._accepted.inc(accepted)
+        self._wasted.inc(drafted - accepted)
+        self._seconds.inc(outcome.decide_ms / 1e3)
+        self._switches.inc(switched)
+        self._resumes.inc(outcome.catch_up > 0)
+        self._fallbacks.inc(fallbacks)

@@ -1,0 +1,27 @@
+"""SGLang's entry point: registers the algorithm, or says why it cannot."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("speckv")
+
+
+def register() -> None:
+    """Make ``--speculative-algorithm SPECKV`` known, if all that it relies on is there; else say what is missing.
+
+    Called by SGLang in each of its processes. An exception here would only be logged by it, so nothing is
+    raised: the algorithm then stays unknown and a server asked for it does not start.
+    """
+    from speckv.integrations.sglang.compatibility import explain, mismatches
+
+    if problems := mismatches():
+        logger.error("speckv: %s", explain(problems))
+        return
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    from speckv.integrations.sglang.algorithm import NAME, SpecKVAlgorithm, make_worker, validate
+
+    SpeculativeAlgorithm.register(
+        NAME, supports_overlap=True, validate_server_args=validate, spec_class=SpecKVAlgorithm
+    )(make_worker)

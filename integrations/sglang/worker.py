@@ -1,0 +1,175 @@
+"""The worker: SGLang's standalone speculation with a γ that is decided in every round."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sglang.srt.runtime_context import get_observability, get_parallel, get_spec
+from sglang.srt.speculative import eagle_worker_v2, standalone_worker_v2
+from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController
+from sglang.srt.speculative.standalone_worker_v2 import StandaloneWorkerV2
+
+from speckv.controller.errors import SpecKVError
+from speckv.controller.features import compression_level
+from speckv.integrations.compression import detect_level
+from speckv.integrations.sglang import decisions
+from speckv.integrations.sglang.config import Config, LaunchError, load_controller, read_config
+from speckv.integrations.sglang.decisions import Decisions
+from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker
+from speckv.integrations.sglang.mailbox import Mailbox
+from speckv.integrations.sglang.metrics import Metrics
+from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.timing import Stopwatch
+
+logger = logging.getLogger("speckv")
+
+GRAPH_WIDTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20)
+"""γ for which CUDA graphs are captured by default: each costs memory and start-up time."""
+
+
+class Widths:
+    """SGLang's adaptive-policy protocol: for which γ it has to build a state, and which one it is to use next."""
+
+    def __init__(self, draft: SpecKVDraftWorker, config: Config) -> None:
+        self._draft = draft
+        self._config = config
+        self._ceiling: int = draft.speculative_num_steps
+        self.next: int = self._ceiling
+        self._batch_sizes: list[int] | None = None
+
+    @property
+    def candidate_steps(self) -> list[int]:
+        """In ascending order. Every γ where a state is no more than attention backends, few where it is graphs."""
+        every = range(self._ceiling + 1)
+        if not self._draft.captured:
+            return list(every)
+        chosen = self._config.widths or GRAPH_WIDTHS
+        return sorted({0, self._ceiling, *(width for width in chosen if width in every)})
+
+    def set_cuda_graph_bs(self, cuda_graph_bs: list[int] | None) -> None:
+        self._batch_sizes = cuda_graph_bs
+
+    def cuda_graph_bs_for_step(self, step: int) -> list[int] | None:
+        return self._batch_sizes
+
+    def get_steps_for_batch(self, batch_size: int) -> int:
+        return self.next
+
+    def on_verify_complete(self, num_correct_drafts_per_req: list[int], batch_size: int) -> int | None:
+        return None
+
+
+class SpecKVWorker(StandaloneWorkerV2):
+    """``StandaloneWorkerV2`` whose rounds ask :class:`Decisions`.
+
+    A round: decide whether to draft at all → let the draft catch up → draft, deciding after each token where the
+    loop is not captured → verify at that width → draft-extend, unless the draft rests.
+    """
+
+    _draft_worker: SpecKVDraftWorker
+    decisions: Decisions
+
+    def __init__(self, server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> None:
+        with _draft_worker_class(SpecKVDraftWorker):
+            super().__init__(server_args, gpu_id, nccl_port, target_worker)
+        self.enable_dp_spec_prefill_coordination = False  # EAGLEWorkerV2 sets it, StandaloneWorkerV2 does not
+        self._config = read_config(get_spec().speculative_adaptive_config)
+        self._widths = Widths(self._draft_worker, self._config)
+        self.adaptive_controller = AdaptiveController(self, self._widths)
+        logger.setLevel(self._config.log_level.upper())
+        logging.getLogger(eagle_worker_v2.__name__).addFilter(_no_switches)
+
+    def init_cuda_graphs(self) -> None:
+        """Build the runtime state of every width; then it is known whether a token's decision is possible."""
+        super().init_cuda_graphs()
+        draft, config = self._draft_worker, self._config
+        if draft.captured and config.mode == "token":
+            raise LaunchError(
+                "speckv: mode token contradicts a draft loop captured in CUDA graphs; "
+                "use mode step, or --disable-cuda-graph"
+            )
+        per_token = not draft.captured and config.mode != "step"
+        target = self._target_worker.model_runner
+        sizes = (_bytes(target.model), _bytes(draft.draft_runner.model))
+        ranks = Ranks(get_parallel().tp_group)
+        self.decisions = Decisions(
+            decisions.build_policy(
+                config, load_controller(config), _level(config, target), sizes, self._ceiling, per_token
+            ),
+            ranks,
+            Stopwatch(self.device),
+            Mailbox(wait=per_token),
+            Metrics(
+                ranks.decides and bool(get_observability().enable_metrics),
+                {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)},
+                config.log_every,
+            ),
+        )
+        draft.join(self, self.decisions)
+
+    @property
+    def _ceiling(self) -> int:
+        return int(self.adaptive_controller.candidate_steps[-1])
+
+    def activate(self, steps: int) -> None:
+        """Go on in this round with the runtime state of ``steps`` draft tokens."""
+        if steps != self.speculative_num_steps:
+            self.adaptive_controller._activate(steps)
+
+    def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
+            return super().forward_batch_generation(batch, *args, **kwargs)
+        draft = self._draft_worker
+        behind = draft.cache.behind(batch.reqs)
+        self._widths.next = self.decisions.begin(batch.reqs, behind, self.adaptive_controller.candidate_steps)
+        draft.resting = self._widths.next == 0
+        self.decisions.mark("begun")
+        result = super().forward_batch_generation(batch, *args, **kwargs)
+        self.decisions.mark("extended")
+        return result
+
+    def verify(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        self.decisions.mark("drafted")
+        result = super().verify(batch, *args, **kwargs)
+        self.decisions.mark("verified")
+        assert self.decisions.round is not None
+        self.decisions.round.outcome.drafted = self.speculative_num_steps
+        # Reaches the response's meta_info: the number of draft tokens of each of the request's rounds.
+        result.logits_output.customized_info = {"speckv_gamma": [self.speculative_num_steps] * len(batch.reqs)}
+        return result
+
+    def on_verify_complete_cpu(self, num_correct_drafts_per_req: list[int], batch_size: int = 0) -> None:
+        self.decisions.finish(num_correct_drafts_per_req)
+
+
+def _level(config: Config, target: Any) -> int:
+    """The target's compression level."""
+    if config.compression is not None:
+        return compression_level(config.compression)
+    try:
+        return detect_level(target.model_config.hf_config)
+    except SpecKVError as error:
+        raise LaunchError(f"speckv: {error} in the file of --speculative-adaptive-config") from None
+
+
+def _bytes(model: Any) -> float:
+    return float(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))
+
+
+def _no_switches(record: logging.LogRecord) -> bool:
+    """SGLang logs every switch of the width, which here may be one a round."""
+    return not str(record.msg).startswith("Switch adaptive runtime state")
+
+
+@contextmanager
+def _draft_worker_class(replacement: type) -> Iterator[None]:
+    """``StandaloneWorkerV2.__init__`` names its draft worker's class; there is no factory to override."""
+    original = standalone_worker_v2.StandaloneDraftWorker
+    standalone_worker_v2.StandaloneDraftWorker = replacement
+    try:
+        yield
+    finally:
+        standalone_worker_v2.StandaloneDraftWorker = original

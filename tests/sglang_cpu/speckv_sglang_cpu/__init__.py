@@ -1,0 +1,1 @@
+"""Plugins that let SGLang speculate on a CPU, and the policies that tests force upon it."""

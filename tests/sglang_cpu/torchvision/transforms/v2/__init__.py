@@ -1,0 +1,4 @@
+from .. import InterpolationMode
+from . import functional
+
+__all__ = ["InterpolationMode", "functional"]

@@ -1,0 +1,151 @@
+"""``make soak``: ten minutes of mixed load with aborts on a real server; nothing lost, hung, mixed up or leaked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from sglang_models import requests, save_pair
+
+from speckv.benchmarks.sglang_server import Server
+from speckv.controller.files import write_whole
+
+MOST_REQUESTS = 20_000
+CLIENTS = 6
+LIMITS = ("--context-length", "512", "--max-running-requests", "4", "--max-total-tokens", "2608")
+
+
+def memory_mb(group: int) -> float:
+    """Resident memory of a process group."""
+    total = 0.0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group:
+            total += int(fields[21]) * resource.getpagesize() / 2**20
+    return total
+
+
+class Soak:
+    """Clients that ask, abort, and compare with what plain decoding answered."""
+
+    def __init__(self, server: Server, asked: list[Any], wanted: list[list[int]], seconds: float) -> None:
+        self.server, self.asked, self.wanted = server, asked, wanted
+        self.end = time.monotonic() + seconds
+        self.lock = threading.Lock()
+        self.sent = self.right = self.aborted = 0
+        self.wrong: list[str] = []
+
+    def client(self, number: int) -> None:
+        generator = random.Random(number)
+        while time.monotonic() < self.end:
+            with self.lock:
+                if self.sent >= MOST_REQUESTS:
+                    return
+                self.sent += 1
+                turn = self.sent
+            try:
+                if generator.random() < 0.25:
+                    self.abort(turn)
+                else:
+                    self.ask(generator.randrange(len(self.asked)))
+            except Exception as error:
+                with self.lock:
+                    self.wrong.append(f"{type(error).__name__}: {error}"[:200])
+                time.sleep(0.2)
+
+    def ask(self, index: int) -> None:
+        answer = self.server.generate(*self.asked[index])["output_ids"]
+        with self.lock:
+            if answer == self.wanted[index]:
+                self.right += 1
+            else:
+                self.wrong.append(f"request {index} answered wrongly")
+
+    def abort(self, turn: int) -> None:
+        sampling = {"temperature": 0, "max_new_tokens": 300, "ignore_eos": True}
+        events = self.server.stream("/generate", rid=f"abort-{turn}", input_ids=[5, 6, 7], sampling_params=sampling)
+        next(events)
+        self.server.post("/abort_request", rid=f"abort-{turn}")
+        last = list(events)[-1]["meta_info"]["finish_reason"]["type"]
+        with self.lock:
+            self.aborted += 1
+            if last != "abort":
+                self.wrong.append(f"abort ended with {last}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    arguments = parser.parse_args()
+    asked = requests(60)
+    with tempfile.TemporaryDirectory() as folder:
+        target, draft = save_pair(Path(folder))
+        plain = Server(target, *LIMITS)
+        try:
+            wanted = plain.wait().all(asked)
+        finally:
+            plain.stop()
+        steer = Path(folder) / "steer"
+        write_whole(steer, "random")
+        server = Server(
+            target,
+            *LIMITS,
+            *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft), "--enable-metrics"),
+            environment={"SPECKV_TEST_STEER": str(steer)},
+        )
+        try:
+            result = soak(server.wait(), steer, asked, wanted, arguments.seconds)
+        finally:
+            server.stop()
+    text = json.dumps(result, indent=1) + "\n"
+    print(text, end="")
+    if arguments.json is not None:
+        write_whole(arguments.json, text)
+    if result["wrong"] or result["slots_used_at_end"]:
+        raise SystemExit(1)
+
+
+def soak(server: Server, steer: Path, asked: list[Any], wanted: list[list[int]], seconds: float) -> dict[str, Any]:
+    """Load the server; its decisions alternate between the real policy's and forced ones."""
+    server.all(asked[:20])
+    before = memory_mb(server.process.pid)
+    soaking = Soak(server, asked, wanted, seconds)
+    clients = [threading.Thread(target=soaking.client, args=(number,)) for number in range(CLIENTS)]
+    start = time.monotonic()
+    for client in clients:
+        client.start()
+    peak = before
+    while any(client.is_alive() for client in clients) and time.monotonic() < soaking.end + 120:
+        write_whole(steer, random.choice(("random", "real", "resting", "nan")))
+        time.sleep(5)
+        peak = max(peak, memory_mb(server.process.pid))
+    hung = sum(client.is_alive() for client in clients)
+    time.sleep(2)
+    server.post("/flush_cache")
+    time.sleep(1)
+    load = server.get("/v1/loads")["loads"][0]
+    return {
+        "seconds": round(time.monotonic() - start),
+        "requests": soaking.sent,
+        "answered_as_plain": soaking.right,
+        "aborted": soaking.aborted,
+        "hung_clients": hung,
+        "wrong": soaking.wrong[:20],
+        "slots_used_at_end": load["num_used_tokens"] + load["num_running_reqs"],
+        "memory_mb": {"start": round(before), "peak": round(peak), "end": round(memory_mb(server.process.pid))},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What differs on a GPU: captured draft loops, signals and times that arrive later. Skipped where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("sglang")
+
+from sglang_models import CONTEXT, requests, save_pair
+
+from speckv.benchmarks.sglang_server import Server
+from speckv.integrations.sglang.mailbox import Mailbox
+from speckv.integrations.sglang.timing import Stopwatch
+from speckv.integrations.signals import pack
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+class Holder:
+    """Stands for a request."""
+
+
+def test_signals_arrive_without_waiting() -> None:
+    mailbox, requests_ = Mailbox(wait=False), [Holder()]
+    logits = torch.zeros(1, 4, device="cuda")
+    mailbox.send_first(requests_, pack(logits.argmax(-1, keepdim=True), logits)[:, None])
+    torch.cuda.synchronize()
+    mailbox.collect()
+    assert mailbox.firsts[requests_[0]][1] == pytest.approx(0.25)
+
+
+def test_times_are_those_of_the_device() -> None:
+    stopwatch = Stopwatch("cuda")
+    start = stopwatch.mark()
+    torch.cuda._sleep(10_000_000)
+    end = stopwatch.mark()
+    torch.cuda.synchronize()
+    assert (stopwatch.ms(start, end) or 0.0) > 1.0
+
+
+@pytest.mark.parametrize("options", [(), ("--disable-cuda-graph",), ("--disable-overlap-schedule",)])
+def test_greedy_output_with_and_without_graphs_and_overlap(tmp_path: Path, options: tuple[str, ...]) -> None:
+    target, draft = save_pair(tmp_path)
+    config = tmp_path / "speckv.json"
+    config.write_text(json.dumps({"max_gamma": 6}))
+    limits = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "4096")
+    answers = []
+    for more in (
+        (),
+        (
+            *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft)),
+            *("--speculative-adaptive-config", str(config)),
+        ),
+    ):
+        server = Server(target, *limits, *options, *more)
+        try:
+            answers.append(server.wait().all(requests(32)))
+        finally:
+            server.stop()
+    assert answers[0] == answers[1]

@@ -1,0 +1,346 @@
+"""The real server on loopback: whatever γ is forced upon it, it answers as it does without speculation."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sglang")
+
+from scipy.stats import chi2_contingency
+from sglang_models import CONTEXT, EOS, requests, save_pair
+
+from speckv.benchmarks.sglang_server import Server
+from speckv.controller.files import write_whole
+
+LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608")
+COUNT = 64
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+def speckv(pair: tuple[Path, Path], *options: str, **more: Any) -> Server:
+    algorithm = ("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(pair[1]))
+    return Server(pair[0], *LIMITS, *algorithm, *options, **more)
+
+
+class Steered(Server):
+    """A server with SPECKV whose decisions ``steer`` may take over: see ``speckv_sglang_cpu/policies.py``."""
+
+    def __init__(self, pair: tuple[Path, Path], folder: Path, mode: str = "token", **more: Any) -> None:
+        self.file = folder / "steer"
+        self.steer("real")
+        config = folder / "speckv.json"
+        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20, "mode": mode}))
+        model, draft = pair
+        super().__init__(
+            model,
+            *LIMITS,
+            *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft)),
+            *("--speculative-adaptive-config", str(config), "--enable-metrics", "--grammar-backend", "xgrammar"),
+            # Prompts are read in several chunks, and slots are handed out several at a time.
+            *("--chunked-prefill-size", "48", "--page-size", "16"),
+            environment={"SPECKV_TEST_STEER": str(self.file)},
+            **more,
+        )
+
+    def steer(self, how: str) -> None:
+        write_whole(self.file, how)
+
+    def series(self) -> dict[str, float]:
+        """Our Prometheus series by name, those with a label of their own added up."""
+        found: dict[str, float] = {}
+        for line in self.get("/metrics").splitlines():
+            if line.startswith("speckv:"):
+                name = line.split("{")[0].removeprefix("speckv:")
+                found[name] = found.get(name, 0.0) + float(line.split()[-1])
+        return found
+
+
+@pytest.fixture(scope="module")
+def servers(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Steered]]:
+    """Without speculation, and with SPECKV."""
+    plain = Server(pair[0], *LIMITS, "--grammar-backend", "xgrammar")
+    steered = Steered(pair, tmp_path_factory.mktemp("steered"))
+    try:
+        yield plain.wait(), steered.wait()
+    finally:
+        plain.stop()
+        steered.stop()
+
+
+@pytest.fixture(scope="module")
+def plain(servers: tuple[Server, Steered]) -> Server:
+    return servers[0]
+
+
+@pytest.fixture(params=["random", "real"])
+def server(request: pytest.FixtureRequest, servers: tuple[Server, Steered]) -> Steered:
+    servers[1].steer(request.param)
+    return servers[1]
+
+
+@pytest.fixture
+def steered(servers: tuple[Server, Steered]) -> Iterator[Steered]:
+    yield servers[1]
+    servers[1].steer("real")
+
+
+def test_greedy_output_is_that_of_plain_decoding(plain: Server, server: Steered) -> None:
+    """Twice, so that the second time the radix cache holds prefixes which the draft partly missed."""
+    wanted = plain.all(requests(COUNT), 4)
+    assert len({tuple(ids) for ids in wanted}) > COUNT / 2, "all the same would show nothing"
+    for _ in range(2):
+        assert server.all(requests(COUNT), 4) == wanted
+
+
+def test_more_requests_than_slots(plain: Server, server: Steered) -> None:
+    several = requests(24, seed=1)
+    assert server.all(several, 12) == plain.all(several, 12)
+
+
+def test_every_width_was_used(steered: Steered) -> None:
+    steered.steer("random")
+    answers = [steered.generate(ids, 30) for ids, _ in requests(6, seed=2)]
+    used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"]}
+    assert {0, 1, 2, 3} <= used <= set(range(8))
+    assert any(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
+
+
+def test_a_rested_draft_catches_up(plain: Server, steered: Steered) -> None:
+    """It proposes as well as one that never rested, and far better than one that resumes with a cold cache."""
+    several = [(ids, 36) for ids, _ in requests(18, seed=10)]
+    wanted = plain.all(several)
+    rates = {}
+    for how in ("fixed", "resting", "cold"):
+        steered.post("/flush_cache")
+        steered.steer(how)
+        before = steered.series()
+        assert steered.all(several) == wanted
+        gained = {name: value - before[name] for name, value in steered.series().items()}
+        rates[how] = gained["accepted_tokens_total"] / gained["drafted_tokens_total"]
+        assert (gained["resumes_total"] > 5) == (how == "resting")
+    assert rates["resting"] > rates["fixed"] - 0.08 and rates["cold"] < rates["resting"] - 0.15, rates
+
+
+def test_a_prefix_inherited_from_a_rested_draft_is_mended(plain: Server, steered: Steered) -> None:
+    """The radix cache hands on slots that the draft never filled."""
+    shared = requests(1, seed=11)[0][0] * 4
+    several = [([*shared, 20 + i], 30) for i in range(8)]
+    wanted = plain.all(several, 1)
+    rates = []
+    for first in ("fixed", "resting"):
+        steered.post("/flush_cache")
+        steered.steer(first)
+        steered.generate(shared, 1)
+        steered.steer("fixed")
+        before = steered.series()
+        answers = [steered.generate(*request) for request in several]
+        assert [answer["output_ids"] for answer in answers] == wanted
+        assert all(answer["meta_info"]["cached_tokens"] >= len(shared) // 16 * 16 for answer in answers)
+        gained = {name: value - before[name] for name, value in steered.series().items()}
+        rates.append(gained["accepted_tokens_total"] / gained["drafted_tokens_total"])
+    assert rates[1] == pytest.approx(rates[0], abs=0.05), rates
+
+
+def test_prompts_near_the_limit(plain: Server, server: Steered) -> None:
+    long = [([7 + i, *range(3, 200)] * 3, 200) for i in range(3)]
+    near = [(ids[: CONTEXT - 20 - i], 200) for i, (ids, _) in enumerate(long)]
+
+    def outcome(which: Server, ids: list[int], tokens: int) -> Any:
+        answer = which.generate(ids, tokens)
+        return answer["output_ids"], answer["meta_info"]["finish_reason"]
+
+    for ids, tokens in near:
+        assert outcome(server, ids, min(tokens, CONTEXT - len(ids) - 1)) == outcome(
+            plain, ids, min(tokens, CONTEXT - len(ids) - 1)
+        )
+
+
+def test_end_of_text_and_stop_strings(plain: Server, server: Steered) -> None:
+    prompt = requests(1, seed=3)[0][0]
+    wanted = plain.generate(prompt, 40)
+    printable = next(character for character in wanted["text"][4:] if character.isascii())
+    for sampling in ({"stop_token_ids": [wanted["output_ids"][17]], "ignore_eos": False}, {"stop": [printable]}):
+        answers = [which.generate(prompt, 40, sampling=sampling) for which in (plain, server)]
+        assert answers[0]["text"] == answers[1]["text"] and answers[0]["output_ids"] == answers[1]["output_ids"]
+        assert answers[1]["meta_info"]["finish_reason"]["type"] == "stop"
+    texts = [
+        which.post(
+            "/generate",
+            input_ids=[ids for ids, _ in requests(16, seed=12)],
+            sampling_params={"temperature": 0, "max_new_tokens": 60},
+        )
+        for which in (plain, server)
+    ]
+    assert [text["output_ids"] for text in texts[0]] == [text["output_ids"] for text in texts[1]]
+    assert any(text["output_ids"][-1] == EOS for text in texts[1]), "no text ended by itself"
+
+
+def test_chat_and_streaming(plain: Server, server: Steered) -> None:
+    body = {
+        "model": "default",
+        "messages": [{"role": "user", "content": "What is the sea?"}],
+        "temperature": 0,
+        "max_tokens": 24,
+    }
+    texts = []
+    for which in (plain, server):
+        answer = which.post("/v1/chat/completions", **body)
+        pieces = [
+            event["choices"][0]["delta"].get("content") or ""
+            for event in which.stream("/v1/chat/completions", **body)
+            if event["choices"]
+        ]
+        assert len(pieces) > 2
+        texts += [answer["choices"][0]["message"]["content"], "".join(pieces)]
+    assert len(set(texts)) == 1
+
+
+def test_logprobs(plain: Server, server: Steered) -> None:
+    wanted, got = (
+        which.generate(requests(1, seed=4)[0][0], 20, return_logprob=True, top_logprobs_num=2)["meta_info"]
+        for which in (plain, server)
+    )
+    assert [token for _, token, *_ in got["output_token_logprobs"]] == [
+        token for _, token, *_ in wanted["output_token_logprobs"]
+    ]
+    assert [value for value, *_ in got["output_token_logprobs"]] == pytest.approx(
+        [value for value, *_ in wanted["output_token_logprobs"]], abs=1e-4
+    )
+
+
+def test_penalties(plain: Server, server: Steered) -> None:
+    """SGLang applies penalties per round when it speculates, so only that all is answered can be asked."""
+    answer = server.generate([5, 6, 7], 24, sampling={"frequency_penalty": 0.5})
+    assert len(answer["output_ids"]) == 24
+
+
+def test_json_constrained_output(plain: Server, server: Steered) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "yy"]}}, "required": ["a"]}
+    sampling = {"json_schema": json.dumps(schema), "ignore_eos": False}
+    wanted, got = (which.generate(requests(1, seed=5)[0][0], 60, sampling=sampling) for which in (plain, server))
+    assert wanted["text"] == got["text"] and json.loads(got["text"])["a"] in ("x", "yy")
+
+
+def test_aborts_in_the_middle_leave_the_others_alone(plain: Server, server: Steered) -> None:
+    several = requests(24, seed=6)
+    wanted = plain.all(several)
+    stop = threading.Event()
+
+    def disturb() -> int:
+        count = 0
+        while not stop.is_set():
+            events = server.stream(
+                "/generate",
+                rid=f"doomed-{count}",
+                input_ids=[9, count % 200 + 3, 11],
+                sampling_params={"temperature": 0, "max_new_tokens": 300, "ignore_eos": True},
+            )
+            next(events)
+            server.post("/abort_request", rid=f"doomed-{count}")
+            assert list(events)[-1]["meta_info"]["finish_reason"]["type"] == "abort"
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as pool:
+        disturbing = pool.submit(disturb)
+        try:
+            assert server.all(several) == wanted
+        finally:
+            stop.set()
+        assert disturbing.result() >= 2
+
+
+def test_kv_slots_return(server: Steered) -> None:
+    """SGLang itself stops with an error when an idle server's slots do not add up."""
+    server.all(requests(8, seed=7), 8)
+
+    def load() -> dict[str, Any]:
+        found: dict[str, Any] = server.get("/v1/loads")["loads"][0]
+        return found
+
+    end = time.monotonic() + 10
+    while load()["num_running_reqs"] and time.monotonic() < end:
+        time.sleep(0.1)
+    server.post("/flush_cache")
+    time.sleep(0.5)
+    assert load()["num_running_reqs"] == load()["num_used_tokens"] == 0
+
+
+def test_metrics_and_log(steered: Steered) -> None:
+    steered.all(requests(8, seed=8))
+    series = steered.series()
+    assert series["accepted_tokens_total"] + series["wasted_tokens_total"] == series["drafted_tokens_total"] > 0
+    assert series["decision_seconds_total"] > 0 and series["switches_total"] > 0
+    assert {"gamma", "resumes_total", "fallbacks_total"} <= set(series)
+    log = steered.log.read_text()
+    assert abs(log.count(" rounds; γ of the last 20") - series["rounds_total"] / 20) <= 1
+    assert "Switch adaptive runtime state" not in log
+
+
+def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: Steered) -> None:
+    several = requests(8, seed=9)
+    before = steered.series()["fallbacks_total"]
+    steered.steer("nan")
+    assert steered.all(several) == plain.all(several)
+    assert steered.series()["fallbacks_total"] > before
+    assert steered.log.read_text().count("not finite") == 1
+
+
+def test_sampling_has_the_targets_distribution(plain: Server, server: Steered) -> None:
+    """Two tokens at temperature 1 out of the 4 likeliest, 400 draws each: the joint counts are of one distribution."""
+    count, sampling = 400, {"temperature": 1.0, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
+
+    def draw(which: Server) -> Counter[tuple[int, ...]]:
+        answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * count, sampling_params=sampling)
+        return Counter(tuple(answer["output_ids"]) for answer in answers)
+
+    wanted, got = draw(plain), draw(server)
+    cells = sorted(set(wanted) | set(got), key=lambda cell: -(wanted[cell] + got[cell]))
+    common = [cell for cell in cells if wanted[cell] + got[cell] >= 10]
+    rest = [cell for cell in cells if wanted[cell] + got[cell] < 10]
+    table = [[counts[cell] for cell in common] + [sum(counts[cell] for cell in rest)] for counts in (wanted, got)]
+    if not sum(row[-1] for row in table):
+        table = [row[:-1] for row in table]
+    assert len(table[0]) > 4
+    assert chi2_contingency(table).pvalue > 1e-3
+
+
+def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(b"something else")
+    config = tmp_path / "speckv.json"
+    config.write_text(json.dumps({"controller": str(tmp_path / "mine.onnx")}))
+    server = speckv(pair, "--speculative-adaptive-config", str(config))
+    with pytest.raises(RuntimeError, match="exited with 1") as refused:
+        server.wait()
+    assert "mine.onnx" in str(refused.value).strip().splitlines()[-1]
+    assert "Traceback" not in str(refused.value)
+
+
+def test_restart_on_the_same_port_in_step_mode(
+    plain: Server, servers: tuple[Server, Steered], pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Last, since it ends the server that the others use."""
+    old = servers[1]
+    old.stop()
+    again = Steered(pair, tmp_path, "step", port=old.port)
+    try:
+        again.wait()
+        for how in ("real", "random"):
+            again.steer(how)
+            assert again.all(requests(16)) == plain.all(requests(16))
+        assert again.series()["drafted_tokens_total"] > again.series()["accepted_tokens_total"] > 0
+    finally:
+        again.stop()

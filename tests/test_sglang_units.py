@@ -1,0 +1,250 @@
+"""The SGLang integration without a server: configuration, draft cache, ranks, batch policy, compatibility."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from speckv.controller.cost import CostModel
+from speckv.controller.policies.batch import BatchRound, FixedBatchPolicy, TokensBatchPolicy
+from speckv.controller.policies.batch_throughput import EVIDENCE, ThroughputBatchPolicy
+from speckv.integrations.runtime import Controller
+from speckv.integrations.sglang.config import Config, LaunchError, ceiling, load_controller, read_config
+from speckv.integrations.sglang.draft_cache import DraftCache
+from speckv.integrations.sglang.mailbox import Mailbox
+from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.signals import pack
+
+
+def written(folder: Path, **keys: Any) -> str:
+    path = folder / "speckv.json"
+    path.write_text(json.dumps(keys))
+    return str(path)
+
+
+def test_no_configuration_is_one() -> None:
+    config = read_config(None)
+    assert config == Config() and ceiling(config, None) == 8
+    assert load_controller(config) is not None
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"gama": 4}, "gama"),
+        ({"gamma": "4"}, "gamma"),
+        ({"gamma": 4, "objective": "throughput"}, "contradicts objective"),
+        ({"gamma": 4, "controller": "x.onnx", "mode": "step"}, "contradicts controller, mode"),
+        ({"objective": "latency"}, "throughput, tokens"),
+        ({"objective": "tokens", "mode": "token"}, "contradicts mode token"),
+        ({"widths": [0, 4]}, "mode step"),
+        ({"max_gamma": 21}, "within 1 … 20"),
+        ({"gamma": 6, "max_gamma": 4}, "contradicts max_gamma 4"),
+        ({"log_every": 0}, "log_every"),
+        ({"log_level": "loud"}, "log_level"),
+        ({"compression": "int3"}, "int3"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
+    path = written(tmp_path, **keys)
+    with pytest.raises(LaunchError, match=words) as refusal:
+        read_config(path)
+    assert "\n" not in str(refusal.value) and path in str(refusal.value)
+
+
+def test_no_json_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "speckv.json").write_text("{")
+    for path in (tmp_path / "speckv.json", tmp_path / "absent.json", tmp_path):
+        with pytest.raises(LaunchError, match=str(path)):
+            read_config(str(path))
+
+
+def test_ceiling_and_the_server_flag_must_agree() -> None:
+    assert ceiling(Config(max_gamma=6), None) == ceiling(Config(), 6) == ceiling(Config(max_gamma=6), 6) == 6
+    assert ceiling(Config(gamma=3), None) == 3
+    with pytest.raises(LaunchError, match="--speculative-num-steps 4 contradicts max_gamma 6"):
+        ceiling(Config(max_gamma=6), 4)
+    with pytest.raises(LaunchError, match="gamma 6 is above the ceiling 4"):
+        ceiling(Config(gamma=6), 4)
+    with pytest.raises(LaunchError, match="within 1 … 20"):
+        ceiling(Config(), 30)
+
+
+def test_a_launch_error_ends_a_program_in_one_line() -> None:
+    import subprocess
+
+    code = "from speckv.integrations.sglang.config import LaunchError; raise LaunchError('speckv: no')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stderr == "speckv: no\n"
+    with pytest.raises(Exception, match="no"):
+        raise LaunchError("no")
+
+
+def test_a_foreign_controller_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(b"not an artefact")
+    for path in (tmp_path / "mine.onnx", tmp_path / "absent.onnx"):
+        with pytest.raises(LaunchError, match=path.name) as refusal:
+            load_controller(Config(controller=str(path)))
+        assert "\n" not in str(refusal.value)
+
+
+class TestDraftCache:
+    rows = torch.tensor([1, 2])
+    table = torch.tensor([[0] * 6, [1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]])
+
+    def requests(self) -> list[Any]:
+        return [Holder(), Holder()]
+
+    def test_nothing_missed_nothing_to_do(self) -> None:
+        cache, requests = DraftCache(16, "cpu"), self.requests()
+        cache.wrote(torch.tensor([1, 2, 7]), requests)
+        assert cache.behind(requests) == 0 and cache.starts(self.table, self.rows, [2, 1]) == [2, 1]
+
+    def test_all_after_the_first_stale_slot_is_stale(self) -> None:
+        cache, requests = DraftCache(16, "cpu"), self.requests()
+        cache.wrote(self.table[self.rows, :].flatten(), requests)
+        cache.missed(torch.tensor([3, 12]), requests, [1, 1])
+        assert cache.starts(self.table, self.rows, [6, 6]) == [2, 5]
+        assert cache.starts(self.table, self.rows, [2, 5]) == [2, 5]
+        assert cache.behind(requests) == 2
+
+    def test_a_slot_stays_stale_for_who_inherits_it(self) -> None:
+        cache, requests = DraftCache(16, "cpu"), self.requests()
+        cache.wrote(self.table[1], requests[:1])
+        cache.missed(torch.tensor([4]), requests[:1], [1])
+        heir = torch.tensor([[1, 2, 3, 4, 13, 14]])
+        assert cache.starts(heir, torch.tensor([0]), [4]) == [3]
+        cache.wrote(torch.tensor([4, 5, 6]), requests[:1])
+        assert cache.starts(heir, torch.tensor([0]), [4]) == [4] and cache.behind(requests) == 0
+
+
+class Holder:
+    """Stands for a request: hashable, weakly referable."""
+
+
+def test_signals_reach_their_request() -> None:
+    mailbox, requests = Mailbox(wait=True), [Holder(), Holder()]
+    logits = torch.tensor([[0.0, 0.0], [9.0, -9.0]])
+    packed = pack(logits.argmax(-1, keepdim=True), logits)
+    mailbox.send_first(requests, packed[:, None])
+    assert mailbox.firsts[requests[0]] == pytest.approx((math.log(2), 0.5))
+    assert mailbox.firsts[requests[1]][1] == pytest.approx(1.0)
+    mailbox.send_rest(requests, packed.flip(0)[:, None])
+    assert mailbox.previous[requests[0]] == pytest.approx((math.log(2) / 2, 0.75, math.log(2), 0.5), abs=1e-4)
+
+
+def _rank(rank: int, address: str, results: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
+    group = SimpleNamespace(world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD)
+    ranks = Ranks(group)
+    policy = ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(1.0, 20.0))
+    taken = []
+    for turn in range(40):  # signals that differ on purpose: alone, the ranks would draft differently
+        confidence = 0.98 if (turn + rank) % 2 else 0.02
+        taken.append(ranks.agree(lambda: policy.begin(2, 0, [None, None])))
+        outcome = BatchRound(2, accepted=[0, 1], draft_ms=1.0 + 30 * rank, verify_ms=20.0)
+        signals = [[5 * (1 - confidence)]] * 2, [[confidence]] * 2
+        going = bool(ranks.agree(lambda signals=signals: policy.first(*signals)))
+        while going and outcome.drafted < 8:
+            outcome.drafted += 1
+            lists = [[5 * (1 - confidence)] * outcome.drafted] * 2, [[confidence] * outcome.drafted] * 2
+            going = bool(ranks.agree(lambda lists=lists: policy.more(*lists)))
+        taken.append(outcome.drafted)
+        policy.observe(outcome)
+    results.put((rank, taken, ranks.decides))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_with_different_signals_take_rank_0s_decision(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    results = spawn.Queue()
+    processes = [spawn.Process(target=_rank, args=(rank, str(tmp_path / "store"), results)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    answers = sorted(results.get(timeout=100) for _ in processes)
+    for process in processes:
+        process.join(20)
+    assert [decides for _, _, decides in answers] == [True, False]
+    assert answers[0][1] == answers[1][1]
+    assert len(set(answers[0][1])) > 2, "the decisions must vary, or agreeing on them shows nothing"
+
+
+def test_one_rank_asks_nobody() -> None:
+    assert Ranks().agree(lambda: 5) == 5 and Ranks().decides
+
+
+def rounds(policy: ThroughputBatchPolicy, size: int, accept: float, draft_ms: float, count: int) -> list[int]:
+    """γ of ``count`` rounds in which each draft token costs ``draft_ms``, a verify 20 ms, and confidence is right."""
+    generator = torch.Generator().manual_seed(0)
+    taken = []
+    for _ in range(count):
+        drafted = 0
+        outcome = BatchRound(size, verify_ms=20.0, active=policy.begin(size, 0, [None] * size) > 0)
+        if outcome.active:
+            signals = [[2 * (1 - accept)]] * size, [[accept]] * size
+            if policy.first(*signals):
+                drafted = 1
+                while drafted < 8 and policy.more([s * drafted for s in signals[0]], [s * drafted for s in signals[1]]):
+                    drafted += 1
+            outcome.draft_ms = draft_ms * max(1, drafted)
+        draws = torch.rand(size, 8, generator=generator) < accept
+        outcome.accepted = [int(row[:drafted].long().cumprod(0).sum()) for row in draws]
+        outcome.drafted = drafted
+        policy.observe(outcome)
+        taken.append(drafted)
+    return taken
+
+
+class TestThroughputBatchPolicy:
+    def policy(self) -> ThroughputBatchPolicy:
+        return ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(4.0, 20.0))
+
+    def test_drafts_far_where_that_pays(self) -> None:
+        taken = rounds(self.policy(), 2, accept=0.95, draft_ms=1.0, count=60)
+        assert sum(taken[20:]) / 40 > 4
+
+    def test_rests_where_it_does_not(self) -> None:
+        taken = rounds(self.policy(), 2, accept=0.3, draft_ms=15.0, count=100)
+        assert taken[EVIDENCE + 2 :].count(0) > 0.85 * len(taken[EVIDENCE + 2 :])
+        assert any(taken[EVIDENCE + 2 :]), "it must look again now and then"
+
+    def test_comes_back(self) -> None:
+        policy = self.policy()
+        rounds(policy, 2, accept=0.3, draft_ms=15.0, count=60)
+        taken = rounds(policy, 2, accept=0.97, draft_ms=1.0, count=200)
+        assert sum(taken[-40:]) / 40 > 3
+
+    def test_batch_sizes_are_judged_apart(self) -> None:
+        policy = self.policy()
+        rounds(policy, 8, accept=0.3, draft_ms=15.0, count=30)
+        rounds(policy, 1, accept=0.95, draft_ms=1.0, count=30)
+        assert not policy.warm(8) and policy.warm(1) and policy.pace(9) is policy.pace(16)
+
+    def test_a_long_way_back_must_be_worth_it(self) -> None:
+        policy = self.policy()
+        rounds(policy, 1, accept=0.6, draft_ms=6.0, count=60)
+        policy._row_ms = 5.0
+        assert policy.begin(1, 100_000, [None]) == 0
+
+    def test_nan_keeps_to_the_fallback_and_is_counted(self) -> None:
+        policy = self.policy()
+        policy.begin(2, 0, [None, None])
+        nan = float("nan")
+        going = [policy.more([[1.0] * i, [nan] * i], [[0.5] * i, [nan] * i]) for i in range(1, 7)]
+        assert going == [True, True, True, False, False, False] and policy.fallbacks == 6
+
+
+def test_the_papers_rule_for_a_batch() -> None:
+    policy = TokensBatchPolicy(Controller.load(), 0, max_gamma=6)
+    assert policy.begin(2, 0, [None, None]) == 4
+    assert policy.begin(2, 0, [(0.1, 0.95, 0.2, 0.9), None]) in (2, 4, 6)
+    assert policy.begin(1, 0, [(math.nan,) * 4]) == 4 and policy.fallbacks == 1
+    assert FixedBatchPolicy(3).begin(9, 0, []) == 3
