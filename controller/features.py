@@ -61,7 +61,8 @@ def prefix(
     count = len(confidences)
     if not count:
         return 0.0, 0.0, 0.0, recent
-    surprise = sum(math.log(max(confidence, LEAST_CONFIDENCE)) for confidence in confidences)
+    # Not max(confidence, …), which would swallow a NaN.
+    surprise = sum(math.log(LEAST_CONFIDENCE if p < LEAST_CONFIDENCE else p) for p in confidences)
     return sum(entropies) / count, surprise, max(entropies), recent
 
 

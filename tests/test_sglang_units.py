@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from speckv.controller.cost import CostModel
+from speckv.controller.cost import CostModel, Costs
 from speckv.controller.policies.batch import BatchRound, FixedBatchPolicy, TokensBatchPolicy
 from speckv.controller.policies.batch_throughput import EVIDENCE, ThroughputBatchPolicy
 from speckv.integrations.runtime import Controller
@@ -145,7 +145,7 @@ def _rank(rank: int, address: str, results: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     group = SimpleNamespace(world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD)
     ranks = Ranks(group)
-    policy = ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(1.0, 20.0))
+    policy = ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(Costs.linear(1.0, 20.0)))
     taken = []
     for turn in range(40):  # signals that differ on purpose: alone, the ranks would draft differently
         confidence = 0.98 if (turn + rank) % 2 else 0.02
@@ -205,7 +205,7 @@ def rounds(policy: ThroughputBatchPolicy, size: int, accept: float, draft_ms: fl
 
 class TestThroughputBatchPolicy:
     def policy(self) -> ThroughputBatchPolicy:
-        return ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(4.0, 20.0))
+        return ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(Costs.linear(4.0, 20.0)))
 
     def test_drafts_far_where_that_pays(self) -> None:
         taken = rounds(self.policy(), 2, accept=0.95, draft_ms=1.0, count=60)

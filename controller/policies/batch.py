@@ -16,7 +16,7 @@ from speckv.controller.policies.tokens import PAPER_GAMMAS
 logger = logging.getLogger("speckv")
 
 Summary = tuple[float, float, float, float]
-"""The four SIGNAL_FEATURES of one request."""
+"""The four SIGNAL_FEATURES of one request, or the first four SURVIVAL_FEATURES."""
 
 MOST_ASKED = 16
 """Requests the controller is asked about per decision; evenly spaced ones stand for a larger batch."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from speckv.controller.cost import CostModel
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import summarize
+from speckv.controller.features import prefix, summarize
 from speckv.controller.policies.batch import (
     BatchPolicy,
     BatchRound,
@@ -224,7 +224,12 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]], drafted: int
     ) -> bool:
         assert self._pace is not None
-        summaries = [summarize(*signals) for signals in zip(entropies, confidences, strict=True)]
+        persistence = min(0.99, self._followed / self._followers)
+        signals = zip(entropies, confidences, strict=True)
+        if drafted:  # the batch's acceptance stands for each request's
+            summaries = [prefix(own, confident, persistence) for own, confident in signals]
+        else:
+            summaries = [summarize(own, confident) for own, confident in signals]
         if not self.finite(summaries):
             return drafted < self.fallback_gamma
 
@@ -236,7 +241,6 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         total = self.total(summaries, survival)
         self._asked.append((drafted, total))
         total = min(float(self._size), total * self.correction)
-        persistence = min(0.99, self._followed / self._followers)
         rate = self._size * max(self._pace.rate, self._pace.plain)
         gain = 0.0
         for horizon in range(drafted + 1, self.max_gamma + 1):

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from speckv.controller.cost import CostModel
+from speckv.controller.cost import CostModel, Costs
 from speckv.controller.policies.batch import BatchPolicy, BatchRound
 from speckv.controller.policies.batch_throughput import make_batch_policy
 from speckv.integrations.runtime import Controller
@@ -35,7 +35,7 @@ def build_policy(
         config.objective,
         "token" if per_token else "step",
         level,
-        lambda size: CostModel.from_sizes(*sizes),
+        lambda size: CostModel(Costs.from_sizes(*sizes)),
         config.gamma,
         max_gamma,
         config.fallback_gamma,
