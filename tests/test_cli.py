@@ -224,7 +224,7 @@ def test_an_interruption_has_its_own_code(run: Run, monkeypatch: pytest.MonkeyPa
     def interrupt(source: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_open", interrupt)
+    monkeypatch.setattr(cli.cli_training, "_open", interrupt)
     ended = run("inspect", "default")
     assert ended.code == 130 and "Traceback" not in ended.err
 

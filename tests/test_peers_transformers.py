@@ -114,6 +114,7 @@ def test_the_stock_loop_drafts_as_many_tokens(schedule: str, monkeypatch: pytest
     for seed in range(3):
         inputs = {key: ids % 32 for key, ids in prompt(seed=seed).items()}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        policy.start()
         for room, probabilities, matches in recorded(target, draft, inputs, monkeypatch, tokens=100):
             gamma = policy.begin(room)
             this = Round(0)

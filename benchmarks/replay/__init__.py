@@ -1,0 +1,1 @@
+"""Exact replay of policies on recorded traces, in any cost regime."""
