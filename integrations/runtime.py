@@ -84,6 +84,7 @@ class Controller:
         self.gammas = tuple(artefact.metadata.gammas)
         self.fallback_gamma = fallback_gamma
         self.fallbacks = 0
+        self._choices: dict[tuple[int, ...], Ints] = {}
         self._heads = {name: Head(artefact.head(name), name, provider) for name in artefact.metadata.heads}
         self._check()
 
@@ -161,6 +162,8 @@ class Controller:
         not finite gets ``fallback_gamma``; it is counted, and the first one is logged.
         """
         candidates = self.gammas if gammas is None else tuple(gammas)
+        if candidates not in self._choices:
+            self._choices[candidates] = np.asarray(candidates)
         head = self._heads["acceptance_rate"]
         binding, rows, wanted, answers = head.buffers(len(signals), len(candidates))
         rows[:] = signals
@@ -170,11 +173,13 @@ class Controller:
             best = best_for_tokens(answers, wanted)
         else:
             best = best_for_throughput(answers, wanted, np.asarray(step_ms), rate)
-        chosen: Ints = np.asarray(candidates)[best]
-        if not np.isfinite(signals).all():
+        chosen: Ints = self._choices[candidates][best]
+        # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
+        if not math.isfinite(rows.sum()):
             broken = ~np.isfinite(signals).all(axis=1)
             chosen[broken] = self.fallback_gamma
-            self._count_fallbacks(int(broken.sum()))
+            if broken.any():  # not where large numbers only add up to an infinity
+                self._count_fallbacks(int(broken.sum()))
         return chosen
 
     def _ask(self, name: str, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
