@@ -5,7 +5,7 @@ random   every width in every round, prompts read by the draft or not
 fixed    γ = 4 in every round
 resting  γ = 4, but the draft rests for five rounds of six and reads no prompt
 cold     like resting, without catching up: what SGLang's own switch does
-nan      the configured policy, while all signals are NaN
+nan      the configured policy, made to draft in every round, while all signals are NaN
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Steered(BatchPolicy):
         self.how = self.file.read_text().strip()
         self.rounds += 1
         if self.asks:
-            return self.genuine.begin(size, behind, previous)
+            gamma = self.genuine.begin(size, behind, previous)
+            return gamma or (self.most if self.how == "nan" else 0)
         if self.how == "random":
             return self.random.randint(0, self.most)
         return 4 if self.how == "fixed" or self.rounds % 6 == 0 else 0
