@@ -22,6 +22,8 @@ logger = logging.getLogger("speckv")
 DEFAULT_ARTEFACT = Path(__file__).parent / "default.onnx"
 PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
 SIGNALS = len(FEATURES) - 1
+MOST_BOUND = 256
+"""Sets of buffers a head keeps, one for each number of rows and set of γ; a loop uses a few dozen."""
 
 
 def _onnxruntime() -> Any:
@@ -49,21 +51,24 @@ class Head:
         options.log_severity_level = 3
         self.name = name
         self.session = runtime.InferenceSession(model, options, providers=PROVIDERS[provider])
-        self._bound: dict[tuple[int, int], tuple[Any, Any, Any, Any]] = {}
+        self._bound: dict[tuple[int, tuple[int, ...]], tuple[Any, Any, Any, Any]] = {}
 
-    def buffers(self, rows: int, gammas: int) -> tuple[Any, Any, Any, Any]:
-        """(binding, signals (N, 5), gammas (K,), answers (N, K)); the arrays are the session's own memory."""
-        shape = (rows, gammas)
-        if shape not in self._bound:
+    def buffers(self, rows: int, gammas: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+        """(binding, signals (N, 5), ``gammas`` (K,), answers (N, K)); the arrays are the session's own memory."""
+        key = (rows, gammas)
+        if key not in self._bound:
+            shape = (rows, len(gammas))
+            if len(self._bound) >= MOST_BOUND:
+                self._bound.clear()
             signals = np.zeros((rows, SIGNALS), dtype=np.float32)
-            wanted = np.zeros(gammas, dtype=np.float32)
+            wanted = np.array(gammas, dtype=np.float32)
             answers = np.zeros(shape, dtype=np.float32)
             binding = self.session.io_binding()
             binding.bind_cpu_input("signals", signals)
             binding.bind_cpu_input("gammas", wanted)
             binding.bind_output(self.name, "cpu", 0, np.float32, shape, answers.ctypes.data)
-            self._bound[shape] = (binding, signals, wanted, answers)
-        return self._bound[shape]
+            self._bound[key] = (binding, signals, wanted, answers)
+        return self._bound[key]
 
     def run(self, binding: Any) -> None:
         self.session.run_with_iobinding(binding)
@@ -165,9 +170,8 @@ class Controller:
         if candidates not in self._choices:
             self._choices[candidates] = np.asarray(candidates)
         head = self._heads["acceptance_rate"]
-        binding, rows, wanted, answers = head.buffers(len(signals), len(candidates))
+        binding, rows, wanted, answers = head.buffers(len(signals), candidates)
         rows[:] = signals
-        wanted[:] = candidates
         head.run(binding)
         if step_ms is None:
             best = best_for_tokens(answers, wanted)
@@ -184,9 +188,8 @@ class Controller:
 
     def _ask(self, name: str, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
         head = self._heads[name]
-        binding, rows, wanted, answers = head.buffers(1, len(gammas))
+        binding, rows, _, answers = head.buffers(1, tuple(gammas))
         rows[0] = (*signals, level)
-        wanted[:] = gammas
         head.run(binding)
         row: Floats = answers[0]
         return row
@@ -199,9 +202,8 @@ class Controller:
     def _check(self) -> None:
         """The graph must answer in the right shape with finite probabilities before it decides anything."""
         for head in self._heads.values():
-            binding, rows, wanted, answers = head.buffers(2, 3)
+            binding, rows, _, answers = head.buffers(2, (0, 4, 12))
             rows[:] = [[0.5, 0.8, 1.5, 0.4, 0], [4.0, 0.2, 9.0, 0.01, 2]]
-            wanted[:] = [0, 4, 12]
             try:
                 head.run(binding)
             except Exception as error:  # onnxruntime's exceptions share no public base class
