@@ -20,6 +20,8 @@ PairOption = Annotated[
         help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
     ),
 ]
+CompressionOption = Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")]
+DraftOption = Annotated[str, typer.Option("--draft-compression", help="Of the draft.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")]
 
 
@@ -36,8 +38,8 @@ def _prepare_torch(threads: int) -> None:
 @app.command()
 def demo(
     pair: PairOption = "default",
-    compression: Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")] = "bf16",
-    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    compression: CompressionOption = "bf16",
+    draft_compression: DraftOption = "bf16",
     prompts: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 4,
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 48,
     modes: Annotated[str, typer.Option(help="Comma-separated: plain, hf-default, fixed-N, paper, speckv.")] = "",
@@ -83,7 +85,7 @@ def profile(
     out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.")],
     pair: PairOption = "default",
     compressions: Annotated[str, typer.Option(help="Of the target, comma-separated.")] = "bf16,int8,nf4",
-    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    draft_compression: DraftOption = "bf16",
     gammas: Annotated[str, typer.Option(help="γ to run with, rotated over the prompts.")] = "2,4,6,8",
     prompts: Annotated[str, typer.Option(help="train, heldout, or a JSONL file with id, task and prompt.")] = "train",
     per_task: Annotated[int, typer.Option(help="Prompts per task.", min=1)] = 24,
@@ -117,8 +119,8 @@ def profile(
 def trace(
     out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.")],
     pair: PairOption = "default",
-    compression: Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")] = "bf16",
-    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    compression: CompressionOption = "bf16",
+    draft_compression: DraftOption = "bf16",
     prompts: Annotated[str, typer.Option(help="heldout, train, or a JSONL file with id, task and prompt.")] = "heldout",
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=4)] = 96,
     depth: Annotated[int, typer.Option(help="Tokens the draft runs ahead from every position.", min=1)] = 20,
@@ -141,8 +143,8 @@ def trace(
 @app.command()
 def calibrate(
     pair: PairOption = "default",
-    compression: Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")] = "bf16",
-    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = "bf16",
+    compression: CompressionOption = "bf16",
+    draft_compression: DraftOption = "bf16",
     repeats: Annotated[int, typer.Option(help="Timings of every forward, of which the median counts.", min=1)] = 5,
     out: Annotated[Path | None, typer.Option(help="Also write the costs to this JSON file.")] = None,
     threads: ThreadsOption = 0,

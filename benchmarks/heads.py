@@ -54,7 +54,7 @@ def run(data: Path, decisions: int = 1000, seed: int = 42, entropy_unit: str = "
         graph = to_onnx({"acceptance_rate": model})
         metadata = Metadata(heads=["acceptance_rate"], gammas=list(PAPER_GAMMAS), training={}, versions={})
         artefact = make_artefact(graph, metadata, name)
-        contenders[name] = (_by_onnx(Controller(artefact)), _by_sklearn(model))
+        contenders[name] = (_by_onnx(Controller(artefact)), by_sklearn(model))
         difference = check_parity({"acceptance_rate": model}, graph)
         heads[name] = {"bytes": len(artefact.content), "largest_difference": difference}
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -102,7 +102,8 @@ def _by_onnx(controller: Controller) -> Decide:
     return lambda signals: int(controller.decide(signals)[0])
 
 
-def _by_sklearn(model: Any) -> Decide:
+def by_sklearn(model: Any) -> Decide:
+    """A decision as the paper's code makes it: one ``predict`` call for each γ."""
     gammas = np.array(PAPER_GAMMAS, dtype=np.float32)
 
     def decide(signals: Array) -> int:

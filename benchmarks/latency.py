@@ -14,11 +14,11 @@ import typer
 
 from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.command import show_and_store
+from speckv.benchmarks.heads import by_sklearn
 from speckv.benchmarks.machine import machine, versions
-from speckv.controller.decision import best_for_tokens
 from speckv.controller.features import summarize
 from speckv.controller.policies.tokens import PAPER_GAMMAS
-from speckv.controller.training import ESTIMATORS, Array, make_model
+from speckv.controller.training import ESTIMATORS, make_model
 from speckv.integrations.runtime import Controller
 
 BATCHES = (1, 8, 64)
@@ -64,14 +64,8 @@ def papers(level: int = 0) -> Callable[[Signals], Any]:
     generator = np.random.default_rng(0)
     model.set_params(max_iter=2, early_stopping=False)
     model.fit(generator.random((100, 6)), generator.random(100))
-    gammas: Array = np.array(PAPER_GAMMAS, dtype=np.float32)
-
-    def decide(signals: Signals) -> Any:
-        row = (*summarize(*signals[0]), level)
-        predicted = [model.predict(np.array([[*row, gamma]]))[0] for gamma in gammas]
-        return PAPER_GAMMAS[int(best_for_tokens(np.clip(predicted, 0, 1), gammas))]
-
-    return decide
+    decide = by_sklearn(model)
+    return lambda signals: decide(np.array([[*summarize(*signals[0]), level]], np.float32))
 
 
 @app.command()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-from pathlib import Path
+
+from speckv.integrations.installed import cpu_info, processor, version
 
 PACKAGES = (
     "speckv",
@@ -22,27 +22,16 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Installed versions of Python and of the packages that matter; absent ones are left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | {name: at for name, at in found.items() if at is not None}
 
 
 def machine() -> dict[str, str | int]:
     """Processor name, the number formats it computes in, cores and system."""
-    name, flags = platform.processor(), ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = (line.partition(":") for line in info.read_text().splitlines())
-        fields = {key.strip(): value.strip() for key, _, value in lines}
-        name = fields.get("model name", name)
-        flags = fields.get("flags", "")
-    formats = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags.split()]
+    flags = cpu_info().get("flags", "").split()
+    formats = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags]
     return {
-        "cpu": name,
+        "cpu": processor(),
         "formats": " ".join(formats),
         "cores": os.cpu_count() or 0,
         "system": platform.system(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from speckv.benchmarks.lockstep import speculate
 from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import TASKS, Prompt
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, compression_level
@@ -20,8 +21,6 @@ from speckv.controller.policy import Round
 from speckv.controller.records import Journal, Row, check_rows, make_row, write_records
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def profile(
     tokens: int = 80,
     per_task: int = 24,
     batch: int = 1,
-    progress: Progress = lambda *_: None,
+    progress: Report = lambda *_: None,
 ) -> int:
     """Run the plan, resuming ``out``'s journal, and write ``out`` (Parquet); returns the number of records.
 
@@ -142,15 +141,19 @@ class _Session:
             rows[run].append(make_row(outcome, constants | {"batch": batch}, len(rows[run])))
 
         inputs = [chat_inputs(self.tokenizer, prompt.text)["input_ids"][0] for prompt in prompts]
-        eos = self.target.generation_config.eos_token_id
-        ends = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
-        speculate(self.target, self.draft, inputs, runs[0].gamma, runs[0].tokens, ends, report)
+        speculate(self.target, self.draft, inputs, runs[0].gamma, runs[0].tokens, end_tokens(self.target), report)
         return rows
 
 
 def shown(source: str) -> str:
     """A hub id as it is, a local folder by its name only."""
     return Path(source).name if Path(source).exists() else source
+
+
+def end_tokens(model: Any) -> frozenset[int]:
+    """The ids that end a text of ``model``."""
+    eos = model.generation_config.eos_token_id
+    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 def chat_inputs(tokenizer: Any, text: str) -> Any:

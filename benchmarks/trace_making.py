@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.profile import chat_inputs, shown
+from speckv.benchmarks.profile import chat_inputs, end_tokens, shown
+from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.traces import Branch, write_traces
 from speckv.controller.errors import SpecKVError
@@ -20,8 +21,6 @@ from speckv.controller.records import Journal
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
 from speckv.integrations.signals import pack, unpack
-
-Progress = Callable[[str, int, int], None]
 
 
 def make_traces(
@@ -33,7 +32,7 @@ def make_traces(
     tokens: int = 96,
     depth: int = 20,
     batch: int = 16,
-    progress: Progress = lambda *_: None,
+    progress: Report = lambda *_: None,
 ) -> int:
     """Trace ``prompts`` and write ``out``; returns how many positions it has.
 
@@ -86,12 +85,6 @@ class _Tracer:
             entry = {"prompt_id": prompt.id, "task": prompt.task, "prompt_tokens": len(given)}
             made.append({**entry, "branches": [asdict(branch) for branch in branches]})
         return made
-
-
-def end_tokens(model: PreTrainedModel) -> frozenset[int]:
-    """The ids that end a text of ``model``."""
-    eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
-    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 def greedy(target: PreTrainedModel, prompts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:

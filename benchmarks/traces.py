@@ -1,7 +1,7 @@
 """Traces: what the target says greedily, and what the draft would propose from every position of it.
 
 Greedy decoding being lossless, the target's text is fixed whatever is speculated. So the draft's run from every
-position settles what any policy would have seen and had accepted; ``benchmarks/replay.py`` plays policies on that.
+position settles what any policy would have seen and had accepted; ``benchmarks/replay`` plays policies on that.
 
 A run whose first token is the target's goes on as the next position's run does. Only runs that begin with another
 token (and all first tokens) are stored, which makes a file and its making five times smaller.
@@ -124,7 +124,7 @@ def read_traces(path: Path) -> tuple[list[Trace], dict[str, Any]]:
     try:
         table = pyarrow.parquet.read_table(path)
         facts = json.loads((table.schema.metadata or {})[FACTS_KEY])
-        depth = int(facts["depth"])
+        depth, _ = int(facts["depth"]), int(facts["tokens"])
         rows = table.to_pylist()
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:

@@ -54,7 +54,10 @@ class Costs:
 
 @dataclass
 class _Curve:
-    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing."""
+    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing.
+
+    ``baseline`` has its rows in ascending order.
+    """
 
     baseline: Mapping[int, float]
     timed: dict[int, deque[tuple[int, float]]] = field(default_factory=dict)
@@ -92,7 +95,7 @@ class _Curve:
 
     def _guess(self, rows: int) -> float:
         guess = _interpolate(self.baseline, rows)
-        keys = sorted(self.baseline)
+        keys = list(self.baseline)
         if rows > keys[-1] and len(keys) > 1:
             slope = (self.baseline[keys[-1]] - self.baseline[keys[-2]]) / (keys[-1] - keys[-2])
             guess += max(0.0, slope) * (rows - keys[-1])
@@ -113,8 +116,8 @@ class CostModel:
 
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
-        self._draft = _Curve(costs.draft)
-        self._verify = _Curve(costs.verify)
+        self._draft = _Curve(dict(sorted(costs.draft.items())))
+        self._verify = _Curve(dict(sorted(costs.verify.items())))
         self._rounds = 0
         self._position = 0
 

@@ -89,7 +89,6 @@ class Controller:
         self.gammas = tuple(artefact.metadata.gammas)
         self.fallback_gamma = fallback_gamma
         self.fallbacks = 0
-        self._choices: dict[tuple[int, ...], Ints] = {}
         self._heads = {name: Head(artefact.head(name), name, provider) for name in artefact.metadata.heads}
         self._check()
 
@@ -167,8 +166,6 @@ class Controller:
         not finite gets ``fallback_gamma``; it is counted, and the first one is logged.
         """
         candidates = self.gammas if gammas is None else tuple(gammas)
-        if candidates not in self._choices:
-            self._choices[candidates] = np.asarray(candidates)
         head = self._heads["acceptance_rate"]
         binding, rows, wanted, answers = head.buffers(len(signals), candidates)
         rows[:] = signals
@@ -177,7 +174,7 @@ class Controller:
             best = best_for_tokens(answers, wanted)
         else:
             best = best_for_throughput(answers, wanted, np.asarray(step_ms), rate)
-        chosen: Ints = self._choices[candidates][best]
+        chosen: Ints = wanted[best].astype(np.int64)
         # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
         if not math.isfinite(rows.sum()):
             broken = ~np.isfinite(signals).all(axis=1)

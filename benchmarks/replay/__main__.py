@@ -20,6 +20,7 @@ from speckv.benchmarks.replay.engine import Played, clairvoyant, play
 from speckv.benchmarks.replay.figures import plot, table
 from speckv.benchmarks.replay.regimes import REGIMES, TRACES, Regime, load_regimes
 from speckv.benchmarks.traces import Trace, read_traces
+from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.files import write_whole
 from speckv.controller.policies import make_policy
@@ -77,20 +78,23 @@ def replay(
     chosen = load_regimes(regimes)
     names = [name.strip() for name in only.split(",")] if only else list(chosen)
     if unknown := [name for name in names if name not in chosen]:
-        raise typer.BadParameter(f"--only {unknown[0]}: the file has {', '.join(chosen)}")
+        raise SpecKVError(f"--only {unknown[0]}: {regimes} has {', '.join(chosen)}")
+    if plot_file is not None and plot_file.suffix not in (".png", ".svg"):
+        raise SpecKVError(f"--plot {plot_file}: name a .png or an .svg file")
+    files = {name: traces / f"{chosen[name].trace}.parquet" for name in names}
+    if missing := [str(file) for file in files.values() if not file.exists()]:
+        raise SpecKVError(f"{missing[0]}: no such file; record it with `speckv trace`")
     found: list[dict[str, Any]] = []
     facts = {}
     with progress() as report:
         for number, name in enumerate(names):
             regime = chosen[name]
-            recorded, about = read_traces(traces / f"{regime.trace}.parquet")
+            recorded, about = read_traces(files[name])
             facts[regime.trace] = {**about, "prompts": len(recorded), "positions": sum(t.tokens for t in recorded)}
             played = replay_regime(regime, recorded, about["tokens"], controller, max_gamma)
             found += [{"regime": name, **row} for row in judge(played)]
             report("replay", number + 1, len(names))
     table(found, names).show()
-    if plot_file is not None:
-        plot(found, names, plot_file)
     if json_file is not None:
         result: dict[str, Any] = {
             "command": " ".join(["python -m speckv.benchmarks.replay", *sys.argv[1:]]),
@@ -99,6 +103,8 @@ def replay(
         result |= {"traces": facts, "regimes": json.loads(regimes.read_text()), "versions": versions()}
         result |= {"machine": machine(), "controller": Controller.load(controller).artefact.sha256}
         write_whole(json_file, json.dumps(result, indent=1) + "\n")
+    if plot_file is not None:
+        plot(found, names, plot_file)
 
 
 def main() -> None:

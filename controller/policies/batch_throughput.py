@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from speckv.controller.cost import CostModel
+from speckv.controller.decision import pays
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import prefix, summarize
 from speckv.controller.policies.batch import (
@@ -242,13 +243,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self._asked.append((drafted, total))
         total = min(float(self._size), total * self.correction)
         rate = self._size * max(self._pace.rate, self._pace.plain)
-        gain = 0.0
-        for horizon in range(drafted + 1, self.max_gamma + 1):
-            gain += total
-            total *= persistence
-            if gain >= rate * (self._times[horizon] - self._times[drafted]):
-                return True
-        return False
+        return pays(0.0, total, persistence, rate, self._times, drafted)
 
     def _best_step(self, summaries: list[Summary]) -> int:
         assert self._pace is not None

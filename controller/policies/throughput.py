@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from speckv.controller.cost import CostModel
-from speckv.controller.decision import best_for_throughput
+from speckv.controller.decision import best_for_throughput, pays
 from speckv.controller.features import RecentAcceptance, prefix
 from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policy import Round
@@ -148,7 +148,8 @@ class ThroughputPolicy(LearnedPolicy):
         if outcome.draft_prefill:
             self._prefill_ms, self._since_prefill_ms = outcome.draft_ms, 0.0
         self._tokens = MEMORY * self._tokens + outcome.emitted
-        self._ms = MEMORY * self._ms + self.cost.step_ms(outcome.drafted)
+        step_ms = self.cost.step_ms(outcome.drafted)
+        self._ms = MEMORY * self._ms + step_ms
         if not outcome.drafted:
             if self._busy >= self._plain_after:
                 self._plain_after = min(2 * self._plain_after, LAST_PROBE)
@@ -158,16 +159,14 @@ class ThroughputPolicy(LearnedPolicy):
         self._busy += 1
         self._followed = MEMORY * self._followed + outcome.accepted
         self._followers = MEMORY * self._followers + min(outcome.accepted + 1, outcome.drafted)
-        further = max(0, outcome.accepted - 1) - self._rate * (
-            self.cost.step_ms(outcome.drafted) - self.cost.step_ms(1)
-        )
+        further = max(0, outcome.accepted - 1) - self._rate * (step_ms - self.cost.step_ms(1))
         self._beyond = MEMORY * self._beyond + further
         if self._asked and self._asked[0][0] == 0:
             self._firsts = MEMORY * self._firsts + self._asked[0][1]
         for drafted, survival in self._asked:
             if drafted < outcome.drafted:  # else it is not known whether token `drafted` + 1 would have survived
                 self._corrections[min(drafted, 1)].add(outcome.accepted > drafted, survival)
-        paid = outcome.emitted / self.cost.step_ms(outcome.drafted) >= CLEARLY / self.cost.verify_ms(1)
+        paid = outcome.emitted / step_ms >= CLEARLY / self.cost.verify_ms(1)
         if self._idle >= self._probe_after and not paid:
             self._probe_after = min(2 * self._probe_after, LAST_PROBE)
         elif paid:
@@ -186,12 +185,7 @@ class ThroughputPolicy(LearnedPolicy):
         survival = min(1.0, survival * self.correction(drafted))
         persistence = min(0.99, self._followed / self._followers)
         gain = 0.0 if drafted else survival * max(0.0, self._beyond / self._firsts)
-        for horizon in range(drafted + 1, self._limit + 1):
-            gain += survival
-            survival *= persistence
-            if gain >= self._rate * (self._times[horizon] - self._times[drafted]):
-                return True
-        return False
+        return pays(gain, survival, persistence, self._rate, self._times[: self._limit + 1], drafted)
 
     def _best_step(self, signals: Sequence[float]) -> int:
         rates = self.controller.acceptance_rates(signals, self.level, self.gammas)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from speckv.integrations.installed import version
 
 TESTED_VERSION = "0.5.23"
 
@@ -70,10 +71,7 @@ RELIED_ON: tuple[tuple[str, str, str | None], ...] = (
 
 def installed() -> str | None:
     """The installed SGLang's version, None where there is none."""
-    try:
-        return version("sglang")
-    except PackageNotFoundError:
-        return None
+    return version("sglang")
 
 
 def mismatches() -> list[str]:

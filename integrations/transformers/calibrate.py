@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -19,9 +18,8 @@ from transformers import DynamicCache, PreTrainedModel
 from speckv.controller.calibration import read_costs, write_costs
 from speckv.controller.cost import LEAST_MS, Costs
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models.carried import cache_dir
-
-Progress = Callable[[str, int, int], None]
+from speckv.integrations.installed import processor, version
+from speckv.integrations.models.carried import Progress, cache_dir
 
 ROWS = (1, 2, 3, 4, 5, 7, 9, 13, 21)
 """Rows of a verify that are timed: dense where kernels have steps, up to a ceiling of 20 drafted tokens."""
@@ -110,7 +108,7 @@ def about(target: PreTrainedModel, draft: PreTrainedModel) -> dict[str, Any]:
         "draft": _model(draft),
         "device": _device(target),
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) or "" for name in PACKAGES},
     }
 
 
@@ -156,18 +154,4 @@ def _model(model: PreTrainedModel) -> dict[str, Any]:
 def _device(model: PreTrainedModel) -> str:
     if model.device.type == "cuda":
         return str(torch.cuda.get_device_name(model.device))
-    return f"{model.device.type} {platform.machine()} {_processor()}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    return f"{model.device.type} {platform.machine()} {processor()}"
