@@ -147,6 +147,8 @@ class ThroughputPolicy(LearnedPolicy):
         self._since_prefill_ms += outcome.verify_ms
         if outcome.draft_prefill:
             self._prefill_ms, self._since_prefill_ms = outcome.draft_ms, 0.0
+        elif outcome.verify_prefill:  # the draft's is then guessed: as much shorter as its forwards are
+            self._prefill_ms = outcome.verify_ms * self.cost.draft_ms / self.cost.verify_ms(1)
         self._tokens = MEMORY * self._tokens + outcome.emitted
         step_ms = self.cost.step_ms(outcome.drafted)
         self._ms = MEMORY * self._ms + step_ms
