@@ -1,88 +1,90 @@
-"""`python -m speckv.benchmarks.end_to_end`: wall-clock of every mode on a real pair, interleaved prompt by prompt."""
+"""`python -m speckv.benchmarks.end_to_end`: `speckv bench` as the project judges itself, on the Qwen pair."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from speckv.benchmarks.bench.bound import DATA, TRACES, bounds
+from speckv.benchmarks.bench.plan import OURS, POLICIES, Plan, balanced
+from speckv.benchmarks.bench.rows import summary
+from speckv.benchmarks.bench.run import run as run_bench
+from speckv.benchmarks.bench.run import store
 from speckv.benchmarks.command import run as run_command
-from speckv.benchmarks.end_to_end_rows import judge, summary
-from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import progress
-from speckv.benchmarks.prompts import TASKS, Prompt, load_prompts
+from speckv.benchmarks.prompts import load_prompts
+from speckv.benchmarks.tables import Table
 from speckv.controller.errors import SpecKVError
-from speckv.controller.files import write_whole
-from speckv.controller.records import Journal
 
-REGIMES = {"bf16": ("bf16", "bf16"), "int8": ("int8", "bf16"), "nf4": ("nf4", "bf16"), "nf4-draft4": ("nf4", "nf4")}
-"""Compression of target and draft."""
+REGIMES = {"transformers": ("bf16", "int8", "nf4", "nf4-draft4"), "sglang": ("bf16",)}
+CONCURRENCIES = {"transformers": (1,), "sglang": (1, 2, 4, 8)}
+REPEATS = {"transformers": 1, "sglang": 2}
+PROMPTS = {"transformers": 12, "sglang": 16}
+TOKENS = {"transformers": 64, "sglang": 48}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def balanced(prompts: list[Prompt], count: int) -> list[Prompt]:
-    """The first ``count`` prompts when the tasks take turns."""
-    by_task = [[prompt for prompt in prompts if prompt.task == task] for task in TASKS]
-    turns = [tasks[number] for number in range(max(map(len, by_task))) for tasks in by_task if number < len(tasks)]
-    if count > len(turns):
-        raise SpecKVError(f"{count} prompts are asked for and the file has {len(turns)}")
-    return turns[:count]
-
-
 @app.command()
 def end_to_end(
-    framework: Annotated[str, typer.Option(help="transformers.")] = "transformers",
-    regime: Annotated[list[str] | None, typer.Option(help=f"{', '.join(REGIMES)}; all when left out.")] = None,
+    framework: Annotated[str, typer.Option(help="transformers or sglang.")] = "transformers",
+    regime: Annotated[list[str] | None, typer.Option(help="bf16, int8, nf4, nf4-draft4; all when left out.")] = None,
     pair: Annotated[str, typer.Option(help="As for speckv demo.")] = "qwen2.5-coder",
-    prompts: Annotated[int, typer.Option(help="Held-out prompts, tasks in turn.", min=4)] = 12,
-    tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=8)] = 64,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every row in this file.")] = None,
+    prompts: Annotated[int | None, typer.Option(help="Held-out prompts, tasks in turn; 12, in SGLang 16.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="New tokens per prompt; 64, in SGLang 48.")] = None,
+    concurrency: Annotated[list[int] | None, typer.Option(help="Requests at a time, SGLang only; 1 2 4 8.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="1, in SGLang 2: the second time in reverse.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="plain and others; all when left out.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Store everything in this file.")] = None,
     threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
 ) -> None:
     """Time plain decoding, fixed γ, transformers' default, the paper's policy and ours, side by side.
 
-    Every finished prompt is kept in a journal beside the JSON file, so a run that was stopped goes on where it was;
+    Every finished part is kept in a journal beside the JSON file, so a run that was stopped goes on where it was, and
     more prompts or regimes are added to it.
     """
-    from speckv.benchmarks.end_to_end_transformers import Runner
-
-    if framework != "transformers":
-        raise SpecKVError(f"--framework {framework}: known is transformers")
-    names = regime or list(REGIMES)
-    if unknown := [name for name in names if name not in REGIMES]:
-        raise SpecKVError(f"--regime {unknown[0]}: known are {', '.join(REGIMES)}")
-    chosen = balanced(load_prompts("heldout"), prompts)
-    journal = Journal(json_file.with_suffix(".partial.jsonl")) if json_file else None
-    setting: dict[str, Any] = {"pair": pair, "tokens": tokens, "threads": threads or os.cpu_count() or 1}
-    kept = [entry for entry in (journal.read() if journal else []) if entry["setting"] == setting]
-    found = {(entry["regime"], entry["prompt_id"]): entry for entry in kept}
+    if framework not in REGIMES:
+        raise SpecKVError(f"--framework {framework}: known are {', '.join(REGIMES)}")
+    known = [one for one in POLICIES if framework == "transformers" or one not in ("hf-default", "paper")]
+    plan = Plan(
+        balanced(load_prompts("heldout"), prompts or PROMPTS[framework]),
+        pair,
+        (framework,),
+        tuple(regime or REGIMES[framework]),
+        tuple(policy or known),
+        tuple(concurrency or CONCURRENCIES[framework]),
+        tokens or TOKENS[framework],
+        repeats=repeats or REPEATS[framework],
+        threads=threads,
+    )
+    command = " ".join(["python -m speckv.benchmarks.end_to_end", *sys.argv[1:]])
     with progress() as report:
-        for name in names:
-            todo = [prompt for prompt in chosen if (name, prompt.id) not in found]
-            report(name, len(chosen) - len(todo), len(chosen))
-            runner = Runner(pair, *REGIMES[name], tokens, setting["threads"]) if todo else None
-            for number, prompt in enumerate(todo):
-                assert runner is not None
-                entry = {"setting": setting, "regime": name, **runner.run(prompt, number)}
-                found[name, prompt.id] = entry
-                if journal:
-                    journal.append(entry)
-                report(name, len(chosen) - len(todo) + number + 1, len(chosen))
-            del runner
-    ids = [prompt.id for prompt in chosen]
-    entries = {name: [found[name, one] for one in ids] for name in names}
-    result = judge(entries)
-    summary(result).show()
+        result = run_bench(plan, json_file, command, report)
+    if pair == "qwen2.5-coder":  # of which the traces are
+        result["bound"] = bounds(result, {name: DATA / f"{file}.parquet" for name, file in TRACES.items()}, plan.tokens)
+    summary(result["rows"]).show()
+    if result["bound"]:
+        prediction(result["bound"]).show()
+    for mean in result["means"]:
+        said = ", ".join(f"{value:.3f} {key.replace('_', ' ')}" for key, value in mean.items() if key != "framework")
+        print(f"{OURS} in {mean['framework']}, geometric mean: {said}")
     if json_file is not None:
-        command = " ".join(["python -m speckv.benchmarks.end_to_end", *sys.argv[1:]])
-        facts: dict[str, Any] = {"command": command, "framework": framework, **setting, "prompts": len(chosen)}
-        facts |= {"versions": versions(), "machine": machine()}
-        write_whole(json_file, json.dumps(facts | result | {"entries": entries}, indent=1) + "\n")
+        store(result, json_file)
+
+
+def prediction(bound: list[dict[str, Any]]) -> Table:
+    """How far replay's prediction was from the wall clock, in tokens per second against plain decoding."""
+    header = ("target", "policy", "predicted", "measured", "off")
+    made = Table("Against plain: predicted by replay, measured, and by how much it was off", header)
+    for row in bound:
+        for policy, ratio in row["predicted_vs_plain"].items():
+            measured = row["measured_vs_plain"][policy]
+            cells = [f"{ratio:.2f}", f"{measured:.2f}", f"{100 * (ratio / measured - 1):+.0f} %"]
+            made.rows.append([str(row["regime"]), policy, *cells])
+    return made
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers import attach, attach_policy, detach
+from speckv.integrations.transformers.candidates import RoundListener
 from speckv.integrations.transformers.hook import attachment
 
 PLAIN, STOCK = "plain", "hf-default"
@@ -45,11 +46,26 @@ class Modes:
         self._shipped = copy.deepcopy(draft.generation_config)
         self._policies: dict[str, Policy] = {}
 
-    def generate(self, mode: str, inputs: Any, tokens: int, **settings: Any) -> Generation:
-        """Up to ``tokens`` new tokens after ``inputs``, greedy unless ``settings`` say otherwise."""
+    def policy(self, mode: str) -> Policy | None:
+        """The policy of one of our modes that has generated already."""
+        return self._policies.get(mode)
+
+    def generate(
+        self, mode: str, inputs: Any, tokens: int, listener: RoundListener | None = None, **settings: Any
+    ) -> Generation:
+        """Up to ``tokens`` new tokens after ``inputs``, greedy unless ``settings`` say otherwise.
+
+        ``listener`` is told every finished round, those of ``hf-default`` without times and signals.
+        """
         arguments = {"max_new_tokens": tokens, "do_sample": False, **settings}
         stats = Stats()
-        with self._ready(mode, stats):
+
+        def told(outcome: Round) -> None:
+            stats.add(outcome)
+            if listener is not None:
+                listener(outcome)
+
+        with self._ready(mode, told):
             assistant = {} if mode == PLAIN else {"assistant_model": self.draft}
             started = perf_counter()
             output = self.target.generate(**inputs, **assistant, **arguments)
@@ -61,27 +77,27 @@ class Modes:
         return Generation(new, seconds, stats)
 
     @contextmanager
-    def _ready(self, mode: str, stats: Stats) -> Iterator[None]:
+    def _ready(self, mode: str, told: RoundListener) -> Iterator[None]:
         if mode == PLAIN:
             yield
         elif mode == STOCK:
             # Assisted generation writes what it tuned back into the draft's configuration: start as shipped.
             self.draft.generation_config = copy.deepcopy(self._shipped)
-            with counted_stock(self.target, stats):
+            with counted_stock(self.target, told):
                 yield
         else:
-            self._attach(mode, stats)
+            self._attach(mode, told)
             try:
                 yield
             finally:
                 detach(self.target)
 
-    def _attach(self, mode: str, stats: Stats) -> None:
+    def _attach(self, mode: str, told: RoundListener) -> None:
         if mode in self._policies:
-            attach_policy(self.target, self.draft, self._policies[mode], stats.add, same_tokenizer=True)
+            attach_policy(self.target, self.draft, self._policies[mode], told, same_tokenizer=True)
             return
         settings = self._settings(mode)
-        attach(self.target, self.draft, self.controller, listener=stats.add, same_tokenizer=True, **settings)
+        attach(self.target, self.draft, self.controller, listener=told, same_tokenizer=True, **settings)
         self._policies[mode] = attachment(self.target).policy
 
     @staticmethod
@@ -95,8 +111,8 @@ class Modes:
 
 
 @contextmanager
-def counted_stock(target: PreTrainedModel, stats: Stats) -> Iterator[None]:
-    """Count the rounds of transformers' own candidate generator while it does exactly what it always does."""
+def counted_stock(target: PreTrainedModel, told: RoundListener) -> Iterator[None]:
+    """Tell the rounds of transformers' own candidate generator while it does exactly what it always does."""
 
     def make(self: PreTrainedModel, **arguments: Any) -> Any:
         generator = type(self)._get_candidate_generator(self, **arguments)
@@ -110,7 +126,7 @@ def counted_stock(target: PreTrainedModel, stats: Stats) -> Iterator[None]:
 
         def update_candidate_strategy(input_ids: Any, scores: Any, num_matches: Any) -> Any:
             length, drafted = current.pop()
-            stats.add(
+            told(
                 Round(
                     position=length,
                     entropies=[0.0] * drafted,

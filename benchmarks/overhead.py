@@ -77,7 +77,7 @@ def measure(rounds: int) -> dict[str, Any]:
         counted = Stats()
         if loop == "transformers":
             draft.generation_config = copy.deepcopy(shipped)
-            with counted_stock(target, counted):
+            with counted_stock(target, counted.add):
                 started = perf_counter()
                 target.generate(ids, assistant_model=draft, do_sample=sample, **settings)
                 seconds = perf_counter() - started

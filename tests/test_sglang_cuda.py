@@ -12,7 +12,7 @@ pytest.importorskip("sglang")
 
 from sglang_models import CONTEXT, requests, save_pair
 
-from speckv.benchmarks.sglang_server import Server
+from speckv.benchmarks.bench.sglang_server import Server
 from speckv.integrations.sglang.mailbox import Mailbox
 from speckv.integrations.sglang.timing import Stopwatch
 from speckv.integrations.signals import pack

@@ -18,7 +18,7 @@ pytest.importorskip("sglang")
 from scipy.stats import chi2_contingency
 from sglang_models import CONTEXT, EOS, requests, save_pair
 
-from speckv.benchmarks.sglang_server import Server
+from speckv.benchmarks.bench.sglang_server import Server
 from speckv.controller.files import write_whole
 
 LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608")

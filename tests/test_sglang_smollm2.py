@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("sglang")
 
+from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.prompts import load_prompts
-from speckv.benchmarks.sglang_server import Server
 from speckv.integrations.models.loading import load_model, load_tokenizer, perturbed, resolve
 
 pytestmark = pytest.mark.smollm2

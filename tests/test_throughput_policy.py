@@ -152,7 +152,7 @@ def prefills_to_probe(texts: int) -> tuple[float, float]:
 
 
 def test_a_prefill_only_to_probe_is_rare() -> None:
-    """Not even the first one comes before there was a hundred times its time without it, as guessed from the target's."""
+    """Not even the first one comes before a hundred times its time, guessed from the target's, went by without it."""
     share, before = prefills_to_probe(200)
     assert 0 < share < 0.02
     assert before >= 0.9 * 60_000

@@ -91,7 +91,9 @@ class ThroughputPolicy(LearnedPolicy):
         self._beyond, self._firsts = 0.0, 4.0
         self._corrections = (Correction(), Correction())
         self._recent = RecentAcceptance()
-        self._asked: list[tuple[int, float]] = []
+        self._asked: list[
+            tuple[int, float, float]
+        ] = []  # drafted, P(accepted > drafted) as predicted, and as corrected
         self._idle = 0
         self._probe_after = FIRST_PROBE
         self._busy = 0
@@ -108,6 +110,11 @@ class ThroughputPolicy(LearnedPolicy):
     def correction(self, drafted: int) -> float:
         """k after ``drafted`` tokens of a round."""
         return self._corrections[min(drafted, 1)].value
+
+    @property
+    def predicted(self) -> list[tuple[int, float]]:
+        """(i, P(accepted > i)) of every i that the latest round was decided at, as it was believed then."""
+        return [(drafted, believed) for drafted, _, believed in self._asked]
 
     def start(self) -> None:
         self._recent.restart()
@@ -165,7 +172,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._beyond = MEMORY * self._beyond + further
         if self._asked and self._asked[0][0] == 0:
             self._firsts = MEMORY * self._firsts + self._asked[0][1]
-        for drafted, survival in self._asked:
+        for drafted, survival, _ in self._asked:
             if drafted < outcome.drafted:  # else it is not known whether token `drafted` + 1 would have survived
                 self._corrections[min(drafted, 1)].add(outcome.accepted > drafted, survival)
         paid = outcome.emitted / step_ms >= CLEARLY / self.cost.verify_ms(1)
@@ -183,19 +190,21 @@ class ThroughputPolicy(LearnedPolicy):
     def _worth(self, entropies: Sequence[float], confidences: Sequence[float], drafted: int) -> bool:
         signals = prefix(entropies, confidences, self._recent.value)
         survival = self.controller.survival(signals, self.level, drafted)
-        self._asked.append((drafted, survival))
-        survival = min(1.0, survival * self.correction(drafted))
+        believed = min(1.0, survival * self.correction(drafted))
+        self._asked.append((drafted, survival, believed))
         persistence = min(0.99, self._followed / self._followers)
-        gain = 0.0 if drafted else survival * max(0.0, self._beyond / self._firsts)
-        return pays(gain, survival, persistence, self._rate, self._times[: self._limit + 1], drafted)
+        gain = 0.0 if drafted else believed * max(0.0, self._beyond / self._firsts)
+        return pays(gain, believed, persistence, self._rate, self._times[: self._limit + 1], drafted)
 
     def _best_step(self, signals: Sequence[float]) -> int:
         rates = self.controller.acceptance_rates(signals, self.level, self.gammas)
         survivals = np.diff(np.asarray(rates) * self._gammas)
-        self._asked = list(enumerate(survivals.tolist()))
-        survivals[0] *= self.correction(0)
-        survivals[1:] *= self.correction(1)
-        expected = np.concatenate(([0.0], np.cumsum(survivals.clip(0.0, 1.0))))
+        believed = survivals.copy()
+        believed[0] *= self.correction(0)
+        believed[1:] *= self.correction(1)
+        believed = believed.clip(0.0, 1.0)
+        self._asked = list(zip(range(len(believed)), survivals.tolist(), believed.tolist(), strict=True))
+        expected = np.concatenate(([0.0], np.cumsum(believed)))
         rates = expected / np.maximum(1, self._gammas)
         best = best_for_throughput(rates, self._gammas, np.asarray(self._times), self._rate)
         return min(self.gammas[int(best)], self._limit)

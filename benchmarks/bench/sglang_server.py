@@ -39,7 +39,8 @@ class Server:
     """A running server; ``stop`` ends it and all its processes.
 
     Without a GPU it needs the environment that ``make test-sglang`` makes. The default is float32, since only there
-    two batch shapes give the same tokens. ``threads`` are the scheduler's.
+    two batch shapes give the same tokens. ``threads`` are the scheduler's, None all cores; ``python`` is the
+    interpreter that has SGLang.
     """
 
     def __init__(
@@ -49,17 +50,18 @@ class Server:
         environment: dict[str, str] | None = None,
         port: int = 0,
         dtype: str = "float32",
-        threads: int = 1,
+        threads: int | None = 1,
+        python: str = sys.executable,
     ) -> None:
         self.port = port or free_port()
         self.base = f"http://{HOST}:{self.port}"
         self.folder = Path(tempfile.mkdtemp(prefix="speckv-sglang-"))
         self.log = self.folder / "log"
-        command = [sys.executable, "-W", "ignore", "-m", "sglang.launch_server", "--model-path", str(model)]
+        command = [python, "-W", "ignore", "-m", "sglang.launch_server", "--model-path", str(model)]
         settings = ["--dtype", dtype, "--host", HOST, "--port", str(self.port), "--skip-server-warmup"]
         # Of its own choice, two servers that start together may take the same port for their rendezvous.
         settings += ["--nccl-port", str(free_port()), *options]
-        given = {**os.environ, "OMP_NUM_THREADS": str(threads), "TMPDIR": str(self.folder)}
+        given = {**os.environ, "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1), "TMPDIR": str(self.folder)}
         if not torch.cuda.is_available():
             settings += CPU_SETTINGS
             given |= CPU_ENVIRONMENT
@@ -120,7 +122,7 @@ class Server:
         request = urllib.request.Request(
             self.base + path, json.dumps({**body, "stream": True}).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             for line in answer:
                 if line.startswith(b"data:") and b"[DONE]" not in line:
                     yield json.loads(line[5:])

@@ -1,0 +1,91 @@
+"""What the clairvoyant bound is for the measured prompts, and how well replay predicts the wall clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speckv.benchmarks.bench.rows import Row
+from speckv.benchmarks.peers import make_peer
+from speckv.benchmarks.replay.engine import Played, clairvoyant, play
+from speckv.benchmarks.replay.regimes import MOST_ROWS, Regime
+from speckv.benchmarks.traces import Trace, read_traces
+from speckv.controller.cost import CostModel, Costs
+from speckv.controller.features import compression_level
+from speckv.controller.policies import make_policy
+from speckv.integrations.runtime import Controller
+
+DATA = Path("benchmarks/data")
+TRACES = {"bf16": "heldout-bf16", "int8": "heldout-int8", "nf4": "heldout-nf4"}
+"""The repository's traces by regime; of the built-in held-out prompts on the Qwen pair."""
+
+
+def bounds(
+    result: Mapping[str, Any], traces: Mapping[str, Path], tokens: int, controller: str = "default"
+) -> list[Row]:
+    """Per regime with a trace: rates against plain decoding, as measured and as replay predicts, and the bound.
+
+    Only in transformers. Replay is told the calibrated costs and knows neither prefill nor the loop's own time.
+    """
+    made = []
+    for regime, costs in result["costs"].items():
+        if regime not in traces or not traces[regime].exists():
+            continue
+        recorded, _ = read_traces(traces[regime])
+        entries = [e for e in result["entries"] if (e["framework"], e["regime"]) == ("transformers", regime)]
+        prompts = {entry["prompt_id"] for entry in entries}
+        chosen = [shortened(trace, tokens) for trace in recorded if trace.prompt_id in prompts]
+        if not chosen:
+            continue
+        cost = _regime(regime, costs)
+        policies = list(dict.fromkeys(entry["policy"] for entry in entries))
+        predicted = {policy: _rate(_played(policy, chosen, cost, tokens, controller)) for policy in policies}
+        of = {row["policy"]: row for row in result["rows"] if _is(row, regime)}
+        row: Row = {"framework": "transformers", "regime": regime, "prompts": len(chosen)}
+        row["clairvoyant_vs_plain"] = _rate(clairvoyant(chosen, cost, tokens)) / predicted["plain"]
+        row["predicted_vs_plain"] = {policy: rate / predicted["plain"] for policy, rate in predicted.items()}
+        row["measured_vs_plain"] = {policy: of[policy]["vs_plain"] for policy in policies}
+        made.append(row)
+    return made
+
+
+def shortened(trace: Trace, tokens: int) -> Trace:
+    """The first ``tokens`` positions of a trace, runs cut where the text then ends."""
+    count = min(tokens, trace.tokens)
+    left = count - np.arange(count)
+    return Trace(
+        trace.prompt_id,
+        trace.task,
+        trace.prompt_tokens,
+        np.minimum(trace.matches[:count], left),
+        np.minimum(trace.lengths[:count], np.maximum(1, left)),
+        trace.entropies[:count],
+        trace.confidences[:count],
+    )
+
+
+def _played(policy: str, traces: Sequence[Trace], regime: Regime, tokens: int, controller: str) -> list[Played]:
+    loaded = Controller.load(controller)
+    level = compression_level(regime.compression)
+    if policy.startswith("speckv"):
+        mode = "step" if policy.endswith("step") else "token"
+        return play(make_policy(loaded, "throughput", mode, level, regime.cost_model()), traces, regime, tokens)
+    return play(make_peer(policy, loaded, level), traces, regime, tokens)
+
+
+def _regime(name: str, costs: Mapping[str, Any]) -> Regime:
+    model = CostModel(Costs({1: costs["draft_ms"]}, {int(rows): ms for rows, ms in costs["verify_ms"].items()}))
+    verify = tuple(model.verify_ms(rows) for rows in range(1, MOST_ROWS + 1))
+    compression = name.partition("-")[0]
+    return Regime(name, compression if compression in ("int8", "nf4") else "fp16", "", model.draft_ms, verify)
+
+
+def _rate(played: Sequence[Played]) -> float:
+    return sum(one.tokens for one in played) / sum(one.ms for one in played)
+
+
+def _is(row: Row, regime: str) -> bool:
+    return (row["framework"], row["regime"], row["task"]) == ("transformers", regime, "all")

@@ -1,0 +1,187 @@
+"""A pair in SGLang's real server: one policy's server at a time, in mirrored order, at several concurrencies."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from speckv.benchmarks.bench.plan import OURS, PLAIN, Entry, Plan, Unit
+from speckv.benchmarks.bench.sglang_server import Server
+from speckv.benchmarks.profile import chat_inputs
+from speckv.benchmarks.progress import Report
+from speckv.benchmarks.prompts import Prompt
+from speckv.controller.errors import SpecKVError
+from speckv.integrations.installed import version
+from speckv.integrations.models.loading import load_model, load_tokenizer, perturbed, resolve
+
+NAME = "sglang"
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+CEILING = 8
+WARM_UP = 2
+OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
+
+
+def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
+    """A unit per regime, repetition, policy and concurrency: all prompts once, so many at a time.
+
+    Every other repetition goes through the policies in reverse. Compressed targets are left out, and that is said.
+    """
+    python = plan.sglang_python or own_python()
+    for regime in plan.regimes:
+        if regime not in DTYPES:
+            reason = "SGLang is measured with uncompressed weights only"
+            yield Unit(f"{NAME}/{regime}/skipped", facts={"skipped": [[NAME, regime, reason]]})
+            continue
+        policies = [policy for policy in plan.policies if policy in (PLAIN, OURS) or policy.startswith("fixed-")]
+        work = [
+            (repeat, policy, size)
+            for repeat in range(plan.repeats)
+            for policy in (reversed(policies) if repeat % 2 else policies)
+            for size in plan.concurrencies
+        ]
+        todo = [one for one in work if _key(regime, *one) not in done]
+        what = f"{NAME}, {regime}"
+        report(what, len(work) - len(todo), len(work))
+        if not todo:
+            continue
+        with ExitStack() as held:
+            target, draft = _folders(plan.pair, held, report)
+            prompts = _ids(target, plan.prompts)
+            for repeat, policy in dict.fromkeys((repeat, policy) for repeat, policy, _ in todo):
+                sizes = [size for at, of, size in todo if (at, of) == (repeat, policy)]
+                with Serving(plan, regime, policy, target, draft, python) as serving:
+                    for size in sizes:
+                        entries = serving.answer(prompts, size)
+                        yield Unit(_key(regime, repeat, policy, size), [e | {"repeat": repeat} for e in entries])
+                        finished = todo.index((repeat, policy, size)) + 1
+                        report(what, len(work) - len(todo) + finished, len(work))
+
+
+def own_python() -> str:
+    """The interpreter that has SGLang: this one, or that of the environment that make makes beside a clone."""
+    if version("sglang"):
+        return sys.executable
+    if OWN_ENVIRONMENT.exists():
+        return str(OWN_ENVIRONMENT.absolute())
+    raise SpecKVError(
+        "sglang is not installed here; name the Python that has it with --sglang-python, or leave it out with "
+        "--framework transformers (in a clone, `make .venv-sglang/.ready` installs it)"
+    )
+
+
+def options(policy: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
+    """The server's options for a policy."""
+    made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384", "--context-length", "2048"]
+    if policy == PLAIN:
+        return made
+    made += ["--speculative-draft-model-path", draft]
+    if policy == OURS:
+        made += ["--speculative-algorithm", "SPECKV", "--speculative-num-steps", str(CEILING)]
+        if controller != "default":
+            settings = folder / "speckv.json"
+            settings.write_text(f'{{"controller": "{Path(controller).absolute()}"}}', encoding="utf-8")
+            made += ["--speculative-adaptive-config", str(settings)]
+        return made
+    gamma = int(policy.removeprefix("fixed-"))
+    made += ["--speculative-algorithm", "STANDALONE", "--speculative-num-steps", str(gamma)]
+    return [*made, "--speculative-eagle-topk", "1", "--speculative-num-draft-tokens", str(gamma + 1)]
+
+
+class Serving:
+    """A policy's running server."""
+
+    def __init__(self, plan: Plan, regime: str, policy: str, target: str, draft: str, python: str) -> None:
+        self.plan, self.regime, self.policy = plan, regime, policy
+        self.folder = tempfile.TemporaryDirectory()
+        given = options(policy, draft, max(plan.concurrencies), plan.controller, Path(self.folder.name))
+        threads = plan.threads or None
+        self.server = Server(Path(target), *given, dtype=DTYPES[regime], threads=threads, python=python)
+
+    def __enter__(self) -> Serving:
+        try:
+            self.server.wait()
+        except RuntimeError as error:
+            last = [line for line in str(error).splitlines() if line.strip()][-1]
+            raise SpecKVError(f"SGLang did not start with {self.policy}: {last[:200]}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+        self.folder.cleanup()
+
+    def answer(self, prompts: Sequence[tuple[Prompt, list[int]]], size: int) -> list[Entry]:
+        """All prompts, ``size`` at a time, from an empty prefix cache, after a few to warm up with."""
+        self._pass(prompts[: WARM_UP * size], size)
+        started = time.perf_counter()
+        entries = self._pass(prompts, size)
+        wall = 1e3 * (time.perf_counter() - started)
+        waited = sum(entry["ms"] for entry in entries)
+        for entry in entries:  # its share of the wall clock, so that the sum over prompts is what the server took
+            entry["latency_ms"] = entry["ms"]
+            entry["ms"] *= wall / waited
+        return entries
+
+    def _pass(self, prompts: Sequence[tuple[Prompt, list[int]]], size: int) -> list[Entry]:
+        self.server.post("/flush_cache")
+        with ThreadPoolExecutor(size) as pool:
+            return list(pool.map(lambda one: self._one(one[0], one[1], size), prompts))
+
+    def _one(self, prompt: Prompt, ids: list[int], size: int) -> Entry:
+        sampling = {"temperature": self.plan.temperature, "max_new_tokens": self.plan.tokens}
+        sampling |= {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+        started = time.perf_counter()
+        arrivals: list[float] = []
+        output: list[int] = []
+        gammas: list[int] = []
+        facts: dict[str, Any] = {}
+        for event in self.server.stream("/generate", input_ids=ids, sampling_params=sampling):
+            facts, output = event["meta_info"], event["output_ids"]
+            now = 1e3 * (time.perf_counter() - started)
+            arrivals += [round(now, 1)] * (facts["completion_tokens"] - len(arrivals))
+            gammas += facts.get("speckv_gamma", [])
+        count = facts["completion_tokens"]
+        rounds = facts.get("spec_verify_ct", count - 1)
+        if self.policy.startswith("fixed-"):
+            gammas = [int(self.policy.removeprefix("fixed-"))] * rounds
+        return {
+            "framework": NAME,
+            "regime": self.regime,
+            "policy": self.policy,
+            "concurrency": size,
+            "prompt_id": prompt.id,
+            "task": prompt.task,
+            "tokens": count,
+            "ms": 1e3 * (time.perf_counter() - started),
+            "arrivals_ms": arrivals,
+            "output": output,
+            "rounds": rounds,
+            "drafted": sum(gammas),
+            "accepted": facts.get("spec_num_correct_drafts", 0),
+            "gammas": gammas or [0] * rounds,
+        }
+
+
+def _key(regime: str, repeat: int, policy: str, size: int) -> str:
+    return f"{NAME}/{regime}/{repeat}/{policy}/{size}"
+
+
+def _folders(pair: str, held: ExitStack, report: Report) -> tuple[str, str]:
+    """Target and draft as folders or hub ids; a draft that is the target with noise is written to a folder first."""
+    sources = resolve(pair, report)
+    if sources.draft is not None:
+        return sources.target, sources.draft
+    folder = held.enter_context(tempfile.TemporaryDirectory())
+    perturbed(load_model(sources.target, "bf16"), sources.noise).save_pretrained(folder)
+    load_tokenizer(sources.target).save_pretrained(folder)
+    return sources.target, folder
+
+
+def _ids(target: str, prompts: Sequence[Prompt]) -> list[tuple[Prompt, list[int]]]:
+    tokenizer = load_tokenizer(target)
+    return [(prompt, chat_inputs(tokenizer, prompt.text)["input_ids"][0].tolist()) for prompt in prompts]

@@ -1,0 +1,125 @@
+"""A pair in transformers, timed with every policy on one prompt after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from time import perf_counter
+from typing import Any
+
+import torch
+import transformers
+
+from speckv.benchmarks.bench.plan import OURS, PLAIN, REGIMES, Entry, Plan, Unit
+from speckv.benchmarks.generation import Modes
+from speckv.benchmarks.profile import chat_inputs
+from speckv.benchmarks.progress import Report
+from speckv.benchmarks.prompts import Prompt
+from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policy import Round
+from speckv.integrations.models import load_pair
+from speckv.integrations.transformers.calibrate import calibrate, remember, remembered
+
+NAME = "transformers"
+WARM_UP_TOKENS = 8
+
+
+def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
+    """A unit per regime, repetition and prompt; all policies in turn on each, another one first each time."""
+    for regime in plan.regimes:
+        work = [
+            (f"{NAME}/{regime}/{repeat}/{prompt.id}", repeat, number, prompt)
+            for repeat in range(plan.repeats)
+            for number, prompt in enumerate(plan.prompts)
+        ]
+        todo = [unit for unit in work if unit[0] not in done]
+        what = f"{NAME}, {regime}"
+        report(what, len(work) - len(todo), len(work))
+        if not todo:
+            continue
+        runner = Runner(plan, regime, report)
+        yield Unit(f"{NAME}/{regime}/costs", facts={"costs": {regime: runner.costs}})
+        for finished, (key, repeat, number, prompt) in enumerate(todo, start=len(work) - len(todo) + 1):
+            yield Unit(key, runner.run(prompt, number + repeat, repeat))
+            report(what, finished, len(work))
+
+
+class Arrivals:
+    """A streamer that notes when tokens arrive, as a reader of the stream would see them."""
+
+    def __init__(self) -> None:
+        self.started = perf_counter()
+        self.times: list[float] = []
+        self.prompt_seen = False
+
+    def put(self, value: Any) -> None:
+        if not self.prompt_seen:  # generate() sends the prompt first
+            self.prompt_seen = True
+            return
+        self.times += [(perf_counter() - self.started) * 1e3] * value.numel()
+
+    def end(self) -> None:
+        pass
+
+
+class Runner:
+    """A loaded pair; its costs are calibrated first where none are remembered, as a user would."""
+
+    def __init__(self, plan: Plan, regime: str, report: Report) -> None:
+        torch.set_num_threads(plan.threads or os.cpu_count() or 1)
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        self.target, draft, self.tokenizer = load_pair(plan.pair, *REGIMES[regime], progress=report)
+        costs = remembered(self.target, draft)
+        if costs is None:
+            costs = calibrate(self.target, draft, progress=report)
+            remember(self.target, draft, costs)
+        self.costs = {"draft_ms": costs.draft[1], "verify_ms": {str(rows): ms for rows, ms in costs.verify.items()}}
+        self.regime, self.tokens, self.policies = regime, plan.tokens, plan.policies
+        # Said in full: what a model's own configuration would add differs between frameworks.
+        self.settings: dict[str, Any] = {"repetition_penalty": 1.0}
+        if plan.temperature:
+            self.settings |= {"do_sample": True, "temperature": plan.temperature, "top_k": 0, "top_p": 1.0}
+        self.modes = Modes(self.target, draft, plan.controller)
+        warm_up = chat_inputs(self.tokenizer, "Hello").to(self.target.device)
+        for policy in self.policies:
+            self.modes.generate(policy, warm_up, WARM_UP_TOKENS)
+
+    def run(self, prompt: Prompt, number: int, repeat: int) -> list[Entry]:
+        """Every policy on ``prompt``; what is stored of it."""
+        inputs = chat_inputs(self.tokenizer, prompt.text).to(self.target.device)
+        shift = number % len(self.policies)
+        made = []
+        for policy in (*self.policies[shift:], *self.policies[:shift]):
+            torch.manual_seed(number)
+            of: Entry = {"framework": NAME, "regime": self.regime, "policy": policy, "concurrency": 1}
+            of |= {"repeat": repeat, "prompt_id": prompt.id, "task": prompt.task}
+            made.append(of | self._generate(policy, inputs))
+        return made
+
+    def _generate(self, policy: str, inputs: Any) -> Entry:
+        arrivals = Arrivals()
+        rounds: list[Round] = []
+        predicted: list[tuple[float, bool]] = []
+
+        def listen(outcome: Round) -> None:
+            rounds.append(outcome)
+            ours = self.modes.policy(policy)
+            if isinstance(ours, ThroughputPolicy):
+                known = ((i, p) for i, p in ours.predicted if i < outcome.drafted)
+                predicted.extend((round(p, 4), outcome.accepted > i) for i, p in known)
+
+        done = self.modes.generate(policy, inputs, self.tokens, listen, streamer=arrivals, **self.settings)
+        steady = [one for one in rounds if one.verify_ms and not (one.draft_prefill or one.verify_prefill)]
+        return {
+            "tokens": len(done.tokens),
+            "ms": done.seconds * 1e3,
+            "arrivals_ms": [round(at, 1) for at in arrivals.times],
+            "output": done.tokens,
+            "rounds": done.stats.rounds,
+            "drafted": done.stats.drafted,
+            "accepted": done.stats.accepted,
+            "gammas": [0] * len(done.tokens) if policy == PLAIN else [one.drafted for one in rounds],
+            "steps": [[o.drafted, o.accepted, round(o.draft_ms, 2), round(o.verify_ms, 2)] for o in steady],
+            **({"predicted": predicted} if policy == OURS else {}),
+        }

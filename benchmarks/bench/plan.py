@@ -1,0 +1,96 @@
+"""What a benchmark measures: models, frameworks, compressions, policies, prompts; and one unit of measured work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from speckv.benchmarks.progress import Report
+from speckv.benchmarks.prompts import TASKS, Prompt
+from speckv.controller.errors import SpecKVError
+
+REGIMES = {
+    "bf16": ("bf16", "bf16"),
+    "int8": ("int8", "bf16"),
+    "nf4": ("nf4", "bf16"),
+    "nf4-draft4": ("nf4", "nf4"),
+    "fp16": ("fp16", "fp16"),
+    "fp32": ("fp32", "fp32"),
+}
+"""Compression of target and draft, by the name of the regime."""
+
+PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
+POLICIES = (PLAIN, "fixed-2", "fixed-4", "fixed-8", STOCK, "paper", OURS)
+
+Entry = dict[str, Any]
+"""One timed generation: ``framework``, ``regime``, ``policy``, ``concurrency``, ``repeat``, ``prompt_id``, ``task``;
+``tokens`` and ``ms``, ``arrivals_ms`` of its tokens, ``output`` ids; ``rounds``, ``drafted``, ``accepted``, and
+``gammas`` of its rounds. In transformers also ``steps``, a list of [γ, accepted, draft ms, verify ms], without
+the rounds that hold a prefill, and for ours ``predicted``, a list of [P(accepted > i), whether it was]."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what is measured."""
+
+    prompts: tuple[Prompt, ...]
+    pair: str = "qwen2.5-coder"
+    frameworks: tuple[str, ...] = ("transformers",)
+    regimes: tuple[str, ...] = ("bf16",)
+    policies: tuple[str, ...] = POLICIES
+    concurrencies: tuple[int, ...] = (1,)
+    tokens: int = 64
+    temperature: float = 0.0
+    repeats: int = 1
+    threads: int = 0
+    controller: str = "default"
+    sglang_python: str = ""
+
+    def check(self, frameworks: Collection[str]) -> None:
+        """Raise SpecKVError on what cannot be measured."""
+        _known("framework", self.frameworks, frameworks)
+        _known("compression", self.regimes, REGIMES)
+        fixed = {name for name in self.policies if name.startswith("fixed-") and name[6:].isdigit()}
+        _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, "speckv-step"))
+        if PLAIN not in self.policies:
+            raise SpecKVError("policies: plain is missing, and everything is measured against it")
+        if self.temperature < 0:
+            raise SpecKVError(f"temperature {self.temperature}: must be 0 (greedy) or above")
+        if min(self.concurrencies) < 1:
+            raise SpecKVError(f"concurrency {min(self.concurrencies)}: must be at least 1")
+
+    def setting(self, digest: str) -> dict[str, Any]:
+        """What two measurements must share to stand in one table; ``digest`` is the controller's."""
+        kept = ("pair", "tokens", "temperature", "threads")
+        return {name: value for name, value in asdict(self).items() if name in kept} | {"controller": digest}
+
+
+@dataclass
+class Unit:
+    """Work that is measured as a whole, and stored before the next begins."""
+
+    key: str
+    entries: list[Entry] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Measure = Callable[[Plan, Collection[str], Report], Iterator[Unit]]
+"""Measures a plan in one framework, but for the units whose keys are given."""
+
+
+def balanced(prompts: list[Prompt], count: int) -> tuple[Prompt, ...]:
+    """The first ``count`` prompts when the tasks take turns, the built-in ones first; 0 takes all."""
+    tasks = dict.fromkeys((*(task for task in TASKS), *(prompt.task for prompt in prompts)))
+    by_task = [[prompt for prompt in prompts if prompt.task == task] for task in tasks]
+    turns = [of[number] for number in range(max(map(len, by_task))) for of in by_task if number < len(of)]
+    if count > len(turns):
+        raise SpecKVError(f"{count} prompts are asked for and the file has {len(turns)}")
+    return tuple(turns[: count or len(turns)])
+
+
+def _known(what: str, given: Collection[str], known: Collection[str]) -> None:
+    if not given:
+        raise SpecKVError(f"no {what} is given; known are {', '.join(known)}")
+    if unknown := [name for name in given if name not in known]:
+        raise SpecKVError(f"{what} {unknown[0]}: known are {', '.join(known)}")

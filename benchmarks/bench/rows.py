@@ -1,0 +1,123 @@
+"""From timed generations to the rows that are stored: ratios with intervals, latencies, agreement of frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from speckv.benchmarks.bench.plan import OURS, PLAIN, Entry
+from speckv.benchmarks.ratios import Timed, geometric_mean, rows
+from speckv.benchmarks.tables import Table
+
+Row = dict[str, Any]
+
+
+def judge(entries: Sequence[Entry]) -> list[Row]:
+    """A row per framework, regime, concurrency, policy and task; "all" is the task of the whole.
+
+    The best fixed γ is that of plain decoding and the fixed γ that were run, in hindsight. Repetitions of a prompt
+    are pooled, and intervals resample prompts.
+    """
+    found = []
+    for place in dict.fromkeys(map(_place, entries)):
+        here = [entry for entry in entries if _place(entry) == place]
+        policies = list(dict.fromkeys(entry["policy"] for entry in here))
+        tasks = {entry["prompt_id"]: entry["task"] for entry in here}
+        reference = {_turn(entry): entry["output"] for entry in here if entry["policy"] == PLAIN}
+        timed = {policy: _timed(here, policy, list(tasks)) for policy in policies}
+        fixed = [policy for policy in policies if policy == PLAIN or policy.startswith("fixed-")]
+        for row in rows(timed, list(tasks.values()), fixed):
+            ones = [e for e in here if e["policy"] == row["policy"] and row["task"] in ("all", e["task"])]
+            framework, regime, concurrency = place
+            found.append({"framework": framework, "regime": regime, "concurrency": concurrency, **row})
+            found[-1] |= _latencies(ones)
+            found[-1]["identical"] = sum(e["output"] == reference[_turn(e)] for e in ones)
+    return sorted(found, key=lambda row: row["task"] != "all")
+
+
+def _place(entry: Entry) -> tuple[str, str, int]:
+    return entry["framework"], entry["regime"], entry["concurrency"]
+
+
+def _turn(entry: Entry) -> tuple[str, int]:
+    return entry["prompt_id"], entry["repeat"]
+
+
+def _timed(entries: Iterable[Entry], policy: str, prompts: Sequence[str]) -> Timed:
+    of = {prompt: [0.0, 0.0] for prompt in prompts}
+    for entry in entries:
+        if entry["policy"] == policy:
+            of[entry["prompt_id"]][0] += entry["tokens"]
+            of[entry["prompt_id"]][1] += entry["ms"]
+    tokens, ms = np.array(list(of.values())).T
+    return Timed(tokens, ms)
+
+
+def _latencies(ones: Sequence[Entry]) -> Row:
+    """τ, wasted tokens, time to first token and waits between tokens as a reader of the stream has them."""
+    waits = np.concatenate([np.diff(one["arrivals_ms"]) for one in ones])
+    rounds, drafted, accepted = (sum(one[kind] for one in ones) for kind in ("rounds", "drafted", "accepted"))
+    return {
+        "tau": sum(one["tokens"] for one in ones) / max(1, rounds),
+        "mean_gamma": drafted / max(1, rounds),
+        "drafted": drafted,
+        "accepted": accepted,
+        "wasted": drafted - accepted,
+        "ttft_ms": float(np.median([one["arrivals_ms"][0] for one in ones])),
+        "itl_p50_ms": float(np.percentile(waits, 50)) if len(waits) else None,
+        "itl_p95_ms": float(np.percentile(waits, 95)) if len(waits) else None,
+        "runs": len(ones),
+    }
+
+
+def means(found: Sequence[Row], regimes: Sequence[str] = ("bf16", "int8", "nf4")) -> list[Row]:
+    """Per framework the geometric means of our ratios: over ``regimes`` in it, and over its concurrencies."""
+    made = []
+    for framework in dict.fromkeys(row["framework"] for row in found):
+        ours = [row for row in found if (row["framework"], row["policy"], row["task"]) == (framework, OURS, "all")]
+        ours = [row for row in ours if row["regime"] in regimes]
+        if ours:
+            keys = [key for key in ("vs_plain", "vs_fixed4", "vs_best_fixed", "vs_hf_default") if ours[0][key]]
+            made.append({"framework": framework, **{key: geometric_mean([row[key] for row in ours]) for key in keys}})
+    return made
+
+
+def agreement(entries: Sequence[Entry]) -> list[Row]:
+    """How far plain decoding of the frameworks agrees: prompts with one output, and tokens before the first other.
+
+    In float32 they should be one. In bf16 each framework's kernels round differently and near-ties fall apart.
+    """
+    said: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for entry in entries:
+        if entry["policy"] == PLAIN and entry["repeat"] == 0 and entry["concurrency"] == 1:
+            said.setdefault((entry["regime"], entry["framework"]), {})[entry["prompt_id"]] = entry["output"]
+    made = []
+    for (regime, framework), outputs in said.items():
+        for (other_regime, other), others in said.items():
+            shared = outputs.keys() & others.keys()
+            if regime == other_regime and framework < other and shared:
+                pairs = [(outputs[prompt], others[prompt]) for prompt in shared]
+                alike = [len(list(takewhile(lambda ab: ab[0] == ab[1], zip(*pair, strict=False)))) for pair in pairs]
+                row: Row = {"regime": regime, "frameworks": [framework, other], "prompts": len(pairs)}
+                row |= {"identical": sum(one == another for one, another in pairs)}
+                made.append(row | {"tokens_alike": sum(alike), "tokens": sum(len(one) for one, _ in pairs)})
+    return made
+
+
+def summary(found: Sequence[Row]) -> Table:
+    """Task "all" for a terminal."""
+    header = ("framework", "target", "at once", "policy", "tokens/s", "vs plain", "vs best fixed", "95 %", "τ", "γ")
+    made = Table("Tokens per second; waits in ms", (*header, "TTFT", "ITL 50/95", "as plain"))
+    for row in found:
+        if row["task"] != "all":
+            continue
+        low, high = row["ci"]["vs_best_fixed"]
+        cells = [row["framework"], row["regime"], str(row["concurrency"]), row["policy"], f"{row['tokens_per_s']:.2f}"]
+        cells += [f"{row['vs_plain']:.2f}", f"{row['vs_best_fixed']:.2f}", f"{low:.2f}–{high:.2f}", f"{row['tau']:.2f}"]
+        cells += ["–" if row["policy"] == PLAIN else f"{row['mean_gamma']:.1f}", f"{row['ttft_ms']:.0f}"]
+        waits = "–" if row["itl_p50_ms"] is None else f"{row['itl_p50_ms']:.0f}/{row['itl_p95_ms']:.0f}"
+        made.rows.append([*cells, waits, f"{row['identical']}/{row['runs']}"])
+    return made

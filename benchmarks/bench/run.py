@@ -1,0 +1,99 @@
+"""Run a plan, keeping what is measured in a journal, and put the result together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from speckv.benchmarks.bench import in_sglang, in_transformers
+from speckv.benchmarks.bench.plan import Entry, Measure, Plan
+from speckv.benchmarks.bench.rows import agreement, judge, means
+from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.progress import Report
+from speckv.controller.errors import SpecKVError
+from speckv.controller.files import write_whole
+from speckv.controller.records import Journal
+from speckv.integrations.runtime import Controller
+
+FRAMEWORKS: dict[str, Measure] = {in_transformers.NAME: in_transformers.measure, in_sglang.NAME: in_sglang.measure}
+"""A framework is a module with a ``measure`` and a line here."""
+
+KIND, VERSION = "speckv bench", 1
+
+
+def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str, Any]:
+    """Measure what ``out``'s journal (``….partial.jsonl``) does not hold yet; write ``out`` and return its content.
+
+    Every finished unit of work is in the journal before the next begins, so an interrupted run goes on where it was,
+    and more prompts, policies or compressions are added to what was measured. The journal is deleted only by you.
+    """
+    plan.check(FRAMEWORKS)
+    setting = plan.setting(Controller.load(plan.controller).artefact.sha256)
+    journal = Journal(out.with_suffix(".partial.jsonl")) if out else None
+    units = [unit for unit in (journal.read() if journal else []) if unit["setting"] == setting]
+    done = {unit["key"] for unit in units}
+    for framework in plan.frameworks:
+        for made in FRAMEWORKS[framework](plan, done, report):
+            units.append({"setting": setting, "key": made.key, "entries": made.entries, "facts": made.facts})
+            if journal:
+                journal.append(units[-1])
+    entries = [entry for unit in units for entry in unit["entries"] if _asked(plan, entry)]
+    result: dict[str, Any] = {"kind": KIND, "version": VERSION, "command": command, "revision": revision()}
+    result |= {"machine": machine(), "versions": versions(), "settings": {**setting, "repeats": plan.repeats}}
+    result["settings"]["prompts"] = len(plan.prompts)
+    result |= {"costs": {}, "skipped": []}
+    for unit in units:
+        result["costs"] |= {name: of for name, of in unit["facts"].get("costs", {}).items() if name in plan.regimes}
+        result["skipped"] += [one for one in unit["facts"].get("skipped", []) if one not in result["skipped"]]
+    rows = judge(entries)
+    result |= {"rows": rows, "means": means(rows), "agreement": agreement(entries), "bound": [], "entries": entries}
+    if out is not None:
+        store(result, out)
+    return result
+
+
+def store(result: dict[str, Any], out: Path) -> None:
+    """Write ``result`` to ``out``: a line per row and entry, so that two versions can be compared."""
+    lines = []
+    for key, value in result.items():
+        inner = ",\n  ".join(json.dumps(one, ensure_ascii=False) for one in value) if isinstance(value, list) else None
+        text = f"[\n  {inner}\n ]" if inner else json.dumps(value, ensure_ascii=False)
+        lines.append(f" {json.dumps(key)}: {text}")
+    write_whole(out, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file of ``speckv bench``; SpecKVError names what is wrong with it."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise SpecKVError(f"{path}: cannot be read ({error}); give a file that speckv bench wrote") from None
+    if not isinstance(result, dict) or (result.get("kind"), result.get("version")) != (KIND, VERSION):
+        raise SpecKVError(f"{path}: not a result of this version of speckv bench; measure again")
+    if not result.get("rows"):
+        raise SpecKVError(f"{path}: nothing was measured in it; run speckv bench again")
+    return result
+
+
+def revision() -> str | None:
+    """The git revision of the folder one is in, with + where it has changes; None elsewhere."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None
+
+
+def _asked(plan: Plan, entry: Entry) -> bool:
+    return (
+        entry["framework"] in plan.frameworks
+        and entry["regime"] in plan.regimes
+        and entry["policy"] in plan.policies
+        and entry["repeat"] < plan.repeats
+        and entry["prompt_id"] in {prompt.id for prompt in plan.prompts}
+        and (entry["framework"] != in_sglang.NAME or entry["concurrency"] in plan.concurrencies)
+    )
