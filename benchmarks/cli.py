@@ -1,4 +1,4 @@
-"""The command line: `speckv demo | profile | trace | calibrate | train | inspect | export | import | doctor`."""
+"""The command line, `speckv`: its commands register themselves from the modules imported here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NoReturn, cast
 import typer
 from rich.table import Table
 
-from speckv.benchmarks import cli_models, cli_training
+from speckv.benchmarks import cli_bench, cli_models, cli_training
 from speckv.benchmarks.cli_app import app, console
 from speckv.controller.errors import SpecKVError
 
-__all__ = ["app", "cli_models", "cli_training", "main"]
+__all__ = ["app", "cli_bench", "cli_models", "cli_training", "main"]
 
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
 """What typer raises for a wrong command line; some of its versions have it from click, others bring it along."""

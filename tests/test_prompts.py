@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from speckv.benchmarks.prompts import SETS, TASKS, load_prompts
+from speckv.benchmarks.prompts import SETS, TASKS, Prompt, load_prompts
 from speckv.controller.errors import SpecKVError
 
 
@@ -49,6 +49,13 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path.write_text('{"id": 7, "task": "code", "prompt": "Größe?"}\n\n', encoding="utf-8")
     (prompt,) = load_prompts(str(path))
     assert (prompt.id, prompt.task, prompt.text) == ("7", "code", "Größe?")
+
+
+def test_a_spec_bench_file(tmp_path: Path) -> None:
+    """Its first turn is what is asked."""
+    path = tmp_path / "question.jsonl"
+    path.write_text('{"question_id": 81, "category": "writing", "turns": ["Compose a post.", "Rewrite it."]}\n')
+    assert load_prompts(str(path)) == [Prompt("81", "writing", "Compose a post.")]
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,49 @@ from typing import Any
 
 import numpy as np
 
+from speckv.benchmarks.bench.plan import REGIMES, Plan
 from speckv.benchmarks.bench.rows import Row
 from speckv.benchmarks.peers import make_peer
+from speckv.benchmarks.progress import Report
 from speckv.benchmarks.replay.engine import Played, clairvoyant, play
 from speckv.benchmarks.replay.regimes import MOST_ROWS, Regime
+from speckv.benchmarks.trace_making import make_traces
 from speckv.benchmarks.traces import Trace, read_traces
 from speckv.controller.cost import CostModel, Costs
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
+from speckv.integrations.models import resolve
 from speckv.integrations.runtime import Controller
+
+TRACE_BATCH = 16
 
 DATA = Path("benchmarks/data")
 TRACES = {"bf16": "heldout-bf16", "int8": "heldout-int8", "nf4": "heldout-nf4"}
 """The repository's traces by regime; of the built-in held-out prompts on the Qwen pair."""
+
+
+def trace_prompts(plan: Plan, out: Path, report: Report) -> dict[str, Path]:
+    """Trace the plan's prompts in every regime, beside ``out``; files that are there already are taken as they are."""
+    files: dict[str, Path] = {}
+    if resolve(plan.pair).draft is None:  # a draft that is the target with noise, which is not worth tracing
+        return files
+    for regime in plan.regimes:
+        files[regime] = out.with_suffix(f".trace-{regime}.parquet")
+        if not _holds(files[regime], plan):
+            target, draft = REGIMES[regime]
+            batch = min(TRACE_BATCH, len(plan.prompts))
+            make_traces(
+                files[regime], plan.prompts, plan.pair, target, draft, plan.tokens, MOST_ROWS - 1, batch, report
+            )
+    return files
+
+
+def _holds(path: Path, plan: Plan) -> bool:
+    if not path.exists():
+        return False
+    traces, facts = read_traces(path)
+    traced = {trace.prompt_id for trace in traces} >= {prompt.id for prompt in plan.prompts}
+    return traced and facts["pair"] == plan.pair and facts["tokens"] >= plan.tokens
 
 
 def bounds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from speckv.controller.errors import SpecKVError
 
@@ -20,7 +21,11 @@ class Prompt:
 
 
 def load_prompts(name: str = "heldout") -> list[Prompt]:
-    """A built-in set (``train`` or ``heldout``) or a JSONL file with keys ``id``, ``task`` and ``prompt``."""
+    """A built-in set (``train`` or ``heldout``) or a JSONL file.
+
+    A line of it has ``id``, ``task`` and ``prompt``, or as in Spec-Bench's question files ``question_id``, ``category``
+    and ``turns``, of which the first is asked.
+    """
     path = Path(__file__).parent / f"{name}.jsonl" if name in SETS else Path(name)
     if not path.is_file():
         raise SpecKVError(f"{name}: no such prompt file; give {' or '.join(SETS)}, or a JSONL file")
@@ -34,10 +39,16 @@ def load_prompts(name: str = "heldout") -> list[Prompt]:
             continue
         try:
             entry = json.loads(line)
-            prompts.append(Prompt(str(entry["id"]), str(entry["task"]), str(entry["prompt"])))
-        except (ValueError, KeyError, TypeError) as error:
+            prompts.append(_prompt(entry))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             reason = f"no key {error}" if isinstance(error, KeyError) else "not a JSON object"
             raise SpecKVError(f"{path}: line {number}: {reason}; each line needs id, task and prompt") from None
     if not prompts:
         raise SpecKVError(f"{path}: no prompts in it")
     return prompts
+
+
+def _prompt(entry: dict[str, Any]) -> Prompt:
+    if "question_id" in entry:
+        return Prompt(str(entry["question_id"]), str(entry["category"]), str(entry["turns"][0]))
+    return Prompt(str(entry["id"]), str(entry["task"]), str(entry["prompt"]))
