@@ -19,7 +19,7 @@ def expected_tokens(acceptance: Floats, gammas: Floats) -> Floats:
 
 def best_for_tokens(acceptance: Floats, gammas: Floats) -> Ints:
     """The paper's rule: per row, the index of the γ with most expected tokens (the first of equals)."""
-    best: Ints = np.argmax(expected_tokens(acceptance, gammas), axis=-1)
+    best: Ints = expected_tokens(acceptance, gammas).argmax(axis=-1)
     return best
 
 
@@ -43,5 +43,5 @@ def best_for_throughput(acceptance: Floats, gammas: Floats, step_ms: Floats, rat
     Maximising tokens per second over a run of steps is this per step, where ρ is the run's own throughput
     (Dinkelbach's method for a ratio of sums).
     """
-    best: Ints = np.argmax(expected_tokens(acceptance, gammas) - rate * step_ms, axis=-1)
+    best: Ints = (expected_tokens(acceptance, gammas) - rate * step_ms).argmax(axis=-1)
     return best

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,42 +38,65 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+@dataclass(slots=True)
+class Bound:
+    """Memory that a session reads and writes: ``signals`` (N, 5), ``gammas`` and ``choices`` (K,), ``answers`` (N, K).
+
+    ``run`` fills in the answers.
+    """
+
+    run: Callable[[], None]
+    signals: NDArray[np.float32]
+    gammas: NDArray[np.float32]
+    choices: Ints
+    answers: NDArray[np.float32]
+
+
 class Head:
-    """One head's session, with input and output buffers bound once per shape."""
+    """One head's sessions, with input and output buffers bound once per shape."""
 
     def __init__(self, model: bytes, name: str, provider: str) -> None:
-        runtime = _onnxruntime()
-        if PROVIDERS[provider][0] not in runtime.get_available_providers():
+        self._runtime = _onnxruntime()
+        if PROVIDERS[provider][0] not in self._runtime.get_available_providers():
             raise SpecKVError(f"{PROVIDERS[provider][0]} is not available here; pip install 'speckv[gpu]' or say cpu")
-        options = runtime.SessionOptions()
+        self.name = name
+        self._model, self._providers = model, PROVIDERS[provider]
+        self._session = self._open()
+        self._single: dict[int, Any] = {}
+        self._bound: dict[tuple[int, tuple[int, ...]], Bound] = {}
+
+    def buffers(self, rows: int, gammas: tuple[int, ...]) -> Bound:
+        """The buffers for ``rows`` sets of signals and these γ."""
+        key = (rows, gammas)
+        if key not in self._bound:
+            if len(self._bound) >= MOST_BOUND:
+                self._bound.clear()
+            # A session of its own where one request is decided: what pairs its signals with γ is then a constant.
+            if rows == 1 and len(gammas) not in self._single:
+                self._single[len(gammas)] = self._open(N=1, K=len(gammas))
+            session = self._single[len(gammas)] if rows == 1 else self._session
+            signals = np.zeros((rows, SIGNALS), dtype=np.float32)
+            wanted = np.array(gammas, dtype=np.float32)
+            answers = np.zeros((rows, len(gammas)), dtype=np.float32)
+            binding = session.io_binding()
+            binding.bind_cpu_input("signals", signals)
+            binding.bind_cpu_input("gammas", wanted)
+            binding.bind_output(self.name, "cpu", 0, np.float32, answers.shape, answers.ctypes.data)
+            run = partial(session.run_with_iobinding, binding)
+            self._bound[key] = Bound(run, signals, wanted, np.array(gammas), answers)
+        return self._bound[key]
+
+    def _open(self, **sizes: int) -> Any:
+        """A session in which these dimensions of the graph are fixed."""
+        options = self._runtime.SessionOptions()
         # The graph is far too small to share among threads, and a spinning pool takes cores from the models.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self.name = name
-        self.session = runtime.InferenceSession(model, options, providers=PROVIDERS[provider])
-        self._bound: dict[tuple[int, tuple[int, ...]], tuple[Any, Any, Any, Any]] = {}
-
-    def buffers(self, rows: int, gammas: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
-        """(binding, signals (N, 5), ``gammas`` (K,), answers (N, K)); the arrays are the session's own memory."""
-        key = (rows, gammas)
-        if key not in self._bound:
-            shape = (rows, len(gammas))
-            if len(self._bound) >= MOST_BOUND:
-                self._bound.clear()
-            signals = np.zeros((rows, SIGNALS), dtype=np.float32)
-            wanted = np.array(gammas, dtype=np.float32)
-            answers = np.zeros(shape, dtype=np.float32)
-            binding = self.session.io_binding()
-            binding.bind_cpu_input("signals", signals)
-            binding.bind_cpu_input("gammas", wanted)
-            binding.bind_output(self.name, "cpu", 0, np.float32, shape, answers.ctypes.data)
-            self._bound[key] = (binding, signals, wanted, answers)
-        return self._bound[key]
-
-    def run(self, binding: Any) -> None:
-        self.session.run_with_iobinding(binding)
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
+        return self._runtime.InferenceSession(self._model, options, providers=self._providers)
 
 
 class Controller:
@@ -167,16 +192,16 @@ class Controller:
         """
         candidates = self.gammas if gammas is None else tuple(gammas)
         head = self._heads["acceptance_rate"]
-        binding, rows, wanted, answers = head.buffers(len(signals), candidates)
-        rows[:] = signals
-        head.run(binding)
+        bound = head.buffers(len(signals), candidates)
+        bound.signals[:] = signals
+        bound.run()
         if step_ms is None:
-            best = best_for_tokens(answers, wanted)
+            best = best_for_tokens(bound.answers, bound.gammas)
         else:
-            best = best_for_throughput(answers, wanted, np.asarray(step_ms), rate)
-        chosen: Ints = wanted[best].astype(np.int64)
+            best = best_for_throughput(bound.answers, bound.gammas, np.asarray(step_ms), rate)
+        chosen: Ints = bound.choices[best]
         # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
-        if not math.isfinite(rows.sum()):
+        if not math.isfinite(np.add.reduce(bound.signals, axis=None)):
             broken = ~np.isfinite(signals).all(axis=1)
             chosen[broken] = self.fallback_gamma
             if broken.any():  # not where large numbers only add up to an infinity
@@ -185,10 +210,10 @@ class Controller:
 
     def _ask(self, name: str, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
         head = self._heads[name]
-        binding, rows, _, answers = head.buffers(1, tuple(gammas))
-        rows[0] = (*signals, level)
-        head.run(binding)
-        row: Floats = answers[0]
+        bound = head.buffers(1, tuple(gammas))
+        bound.signals[0] = (*signals, level)
+        bound.run()
+        row: Floats = bound.answers[0]
         return row
 
     def _count_fallbacks(self, rows: int) -> None:
@@ -199,12 +224,13 @@ class Controller:
     def _check(self) -> None:
         """The graph must answer in the right shape with finite probabilities before it decides anything."""
         for head in self._heads.values():
-            binding, rows, _, answers = head.buffers(2, (0, 4, 12))
-            rows[:] = [[0.5, 0.8, 1.5, 0.4, 0], [4.0, 0.2, 9.0, 0.01, 2]]
+            bound = head.buffers(2, (0, 4, 12))
+            bound.signals[:] = [[0.5, 0.8, 1.5, 0.4, 0], [4.0, 0.2, 9.0, 0.01, 2]]
             try:
-                head.run(binding)
+                bound.run()
             except Exception as error:  # onnxruntime's exceptions share no public base class
                 reason = str(error).strip().splitlines()[0][:100]
                 raise SpecKVError(f"{self.artefact.source}: head {head.name} does not run ({reason})") from None
+            answers = bound.answers
             if not (np.isfinite(answers).all() and (answers >= 0).all() and (answers <= 1).all()):
                 raise SpecKVError(f"{self.artefact.source}: head {head.name} gives no probabilities; make it again")

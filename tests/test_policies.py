@@ -190,7 +190,7 @@ def test_seeing_the_first_token_is_worth_something_too() -> None:
     policy = ThroughputPolicy(Says(0.55), 0, CostModel(Costs.linear(50, 100, 10)), max_gamma=8)
     assert policy.begin(room=100) == 0
     for _ in range(4):  # rounds of four, all accepted: each brings 3 tokens for 180 ms beyond its first
-        policy._asked = [(0, 0.55)]
+        policy._asked = [(0, 0.55, 0.55)]
         policy.observe(Round(0, [0.5] * 4, [0.5] * 4, 4, 5, draft_ms=200, verify_ms=140))
         policy._tokens = policy._ms = 0.0  # ρ as before
     assert policy._beyond / policy._firsts > 0.2  # 1.2 a round, of which the start takes some
