@@ -8,11 +8,11 @@ from typing import Any, NoReturn, cast
 import typer
 from rich.table import Table
 
-from speckv.benchmarks import cli_bench, cli_models, cli_training
+from speckv.benchmarks import cli_bench, cli_models, cli_report, cli_training
 from speckv.benchmarks.cli_app import app, console
 from speckv.controller.errors import SpecKVError
 
-__all__ = ["app", "cli_bench", "cli_models", "cli_training", "main"]
+__all__ = ["app", "cli_bench", "cli_models", "cli_report", "cli_training", "main"]
 
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
 """What typer raises for a wrong command line; some of its versions have it from click, others bring it along."""

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
 
+from speckv.controller.cost import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Round
@@ -306,7 +307,7 @@ def test_nan_signals_fall_back_and_stay_lossless(pair: tuple[Any, Any], caplog: 
     with torch.no_grad():
         draft.lm_head.weight[3:].fill_(float("nan"))
     for mode in ("token", "step"):
-        attach(target, draft, mode=mode)
+        attach(target, draft, mode=mode, costs=Costs.linear(1, 100))  # where drafting is worth a try
         with caplog.at_level(logging.WARNING, "speckv"):
             assert torch.equal(reference, greedy(target, INPUTS, assistant_model=draft))
         policy: Any = attachment(target).policy
