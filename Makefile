@@ -8,10 +8,16 @@ VENV := .venv/bin
 OLD := .venv-transformers-5.19/bin
 SGLANG := .venv-sglang/bin
 
-.PHONY: demo test test-long test-sglang soak check lint types readme clean
+.PHONY: demo bench test test-long test-sglang soak check lint types readme clean
 
 demo: .venv/.ready
 	$(VENV)/speckv demo
+
+# A small benchmark in both frameworks, its report and what it recommends; some minutes, and the models' download.
+bench: .venv/.ready .venv-sglang/.ready
+	$(VENV)/speckv bench out/bench.json --quick
+	$(VENV)/speckv report out/bench.json -o out/report
+	$(VENV)/speckv recommend out/bench.json
 
 test: check .venv-transformers-5.19/.ready .venv-sglang/.ready
 	$(VENV)/python -m pytest -m "not long"
@@ -79,9 +85,10 @@ SGLANG_FILES := $(FILES)-$(shell cat tests/sglang_cpu/pyproject.toml $$(find tes
 	rm -rf speckv.egg-info tests/sglang_cpu/build tests/sglang_cpu/*.egg-info .venv-sglang/.files-*
 	touch $@
 
-# README's tables, from the stored results.
+# README's tables, from the stored results, and the reference's, from the commands.
 readme: .venv/.ready
 	$(VENV)/python -m speckv.benchmarks.readme
+	$(VENV)/python -m speckv.benchmarks.reference
 
 clean:
 	rm -rf .venv .venv-transformers-5.19 .venv-sglang build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,112 @@
+"""Every command and every piece of Python in README and docs is run, with tiny models for TARGET and DRAFT."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sglang_models import save_pair
+
+from speckv.benchmarks import cli, reference
+from speckv.integrations.models.loading import load_model, load_tokenizer
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+ELSEWHERE = {
+    "make demo": "tests/test_cli.py has the command; the project runs it from a clean clone before it is released",
+    "make bench": "speckv bench, below",
+    "make test": "is what runs this",
+    "pip install": "tests/test_packaging.py",
+    "python -m sglang.launch_server": "tests/test_sglang_server.py starts it with these options",
+    "python -m speckv.benchmarks": "their own tests; results are stored in benchmarks/results",
+    "speckv demo": "a pair by name, which is minutes of download; tests/test_cli.py has its options",
+    "speckv import": "tests/test_cli.py",
+    "speckv export": "tests/test_cli.py",
+    "speckv train benchmarks/data": "tests/test_default_controller.py",
+    "speckv profile benchmarks/data": "as below, with the real pair",
+    "speckv trace benchmarks/data": "as below, with the real pair",
+}
+SMALLER = {
+    "profile": ["--per-task", "2", "--tokens", "8"],
+    "calibrate": ["--repeats", "1"],
+    "bench": ["--count", "4", "--tokens", "8", "--threads", "1"],
+    "trace": ["--tokens", "8", "--depth", "3"],
+}
+"""Added to a command, so that it ends within seconds."""
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [text for language, text in BLOCK.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines in blocks without a language, joined where they go on, without comments."""
+    lines = "".join(blocks(page, "", "sh")).replace("\\\n", " ").splitlines()
+    shown = (" ".join(line.split(" #")[0].split()) for line in lines)
+    return [line for line in shown if line.split(" ")[0] in ("speckv", "make", "pip", "python")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder but for a tiny pair, in ``target`` and ``draft``."""
+    made = tmp_path_factory.mktemp("docs")
+    save_pair(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SPECKV_CACHE", str(folder / "cache"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in commands(page):
+        if any(line.startswith(known) for known in ELSEWHERE):
+            continue
+        words = shlex.split(line.replace("TARGET", "./target").replace("DRAFT", "./draft"))
+        assert words[0] == "speckv", line
+        monkeypatch.setattr(sys, "argv", [*words, *SMALLER.get(words[1], [])])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code, f"{line}: {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python(page: Path, folder: Path) -> None:
+    target, draft = (load_model(f"./{name}", "fp32") for name in ("target", "draft"))
+    inputs = load_tokenizer("./target")("to be or", return_tensors="pt")
+    for text in blocks(page, "python"):
+        given: dict[str, Any] = {"target": target, "draft": draft, "inputs": inputs}
+        if "mine.onnx" in text and not Path("mine.onnx").exists():
+            text = text.replace("mine.onnx", "default")
+        with torch.inference_mode():
+            exec(compile(text, page.name, "exec"), given)
+    target.__dict__.pop("_speckv", None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_json(page: Path) -> None:
+    for text in blocks(page, "json"):
+        json.loads(text)
+
+
+def test_the_commands_of_the_reference_are_those_there_are() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert text == reference.rendered(text), "run: python -m speckv.benchmarks.reference"
+
+
+def test_pages_have_commands_at_all() -> None:
+    """Or a changed layout of the pages would leave the tests above with nothing to do."""
+    assert {line.split()[1] for page in PAGES for line in commands(page) if line.startswith("speckv")} >= {
+        *("bench", "report", "recommend", "profile", "train", "calibrate", "inspect")
+    }
