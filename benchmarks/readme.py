@@ -61,8 +61,8 @@ def _end_to_end(result: dict[str, Any]) -> str:
     lines = [
         f"`{result['command']}`: wall clock in {result['rows'][0]['framework']}, {settings['prompts']} held-out "
         f"prompts × {settings['tokens']} tokens, greedy, policies interleaved, on {machine['cores']} cores of "
-        f"{machine['cpu']} ({machine['formats']}). Best fixed is the best of plain and γ 2, 4, 8 in hindsight; in brackets the 95 % "
-        "interval; waits in ms.",
+        f"{machine['cpu']} ({machine['formats']}). Best fixed is the best of plain and γ 2, 4, 8 in hindsight; in "
+        "brackets the 95 % interval; waits in ms.",
         "",
         "| target | policy | tokens/s | vs plain | vs best fixed | vs hf-default | τ | wasted | TTFT | ITL p50/p95 |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",

@@ -81,3 +81,12 @@ def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest
     costs_path(target, draft).write_text("{}")
     with pytest.raises(SpecKVError, match="not costs of version 1"):
         remembered(target, draft)
+
+
+def test_noise_that_makes_context_dear_leaves_a_forward_its_time() -> None:
+    """64 tokens of context cannot take longer than the whole forward that had them."""
+    from speckv.integrations.transformers.calibrate import LONG, SHORT, _slope
+
+    found = {("draft", SHORT, 1): 1.0, ("draft", SHORT, 2): 0.8, ("draft", LONG, 1): 500.0}
+    assert 1.0 - _slope(found, "draft") * SHORT / 1e3 >= 0.5
+    assert _slope({**found, ("draft", LONG, 1): 0.5}, "draft") == 0.0

@@ -77,7 +77,7 @@ def own_python() -> str:
 
 def options(policy: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
     """The server's options for a policy."""
-    made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384", "--context-length", "2048"]
+    made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384"]
     if policy == PLAIN:
         return made
     made += ["--speculative-draft-model-path", draft]

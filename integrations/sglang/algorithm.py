@@ -14,6 +14,7 @@ NAME = "SPECKV"
 UNSUPPORTED = (
     ("enable_dp_attention", "data-parallel attention"),
     ("speculative_use_rejection_sampling", "--speculative-use-rejection-sampling"),
+    ("enable_hierarchical_cache", "--enable-hierarchical-cache: what comes back from it has no draft cache"),
     ("speculative_adaptive", "--speculative-adaptive: SPECKV adapts by itself"),
 )
 """Server arguments that SPECKV cannot be combined with, and how to name them."""

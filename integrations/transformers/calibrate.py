@@ -65,7 +65,10 @@ def _slope(found: dict[tuple[str, int, int], float], name: str) -> float:
     """What 1,000 tokens of context add to a forward of one row, in ms; 0 where that is lost in the noise."""
     if (name, LONG, 1) not in found:
         return 0.0
-    return max(0.0, (found[name, LONG, 1] - found[name, SHORT, 1]) * 1e3 / (LONG - SHORT))
+    slope = (found[name, LONG, 1] - found[name, SHORT, 1]) * 1e3 / (LONG - SHORT)
+    # Where noise makes it steep, at least half of a forward is not its context.
+    least = min(ms for (of, context, _), ms in found.items() if (of, context) == (name, SHORT))
+    return min(max(0.0, slope), 0.5 * least * 1e3 / SHORT)
 
 
 class _Bench:

@@ -1,0 +1,55 @@
+"""`speckv bench` on a tiny pair for real: in float32 all policies of both frameworks say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sglang_models import save_pair
+
+from speckv.benchmarks.bench.plan import Plan
+from speckv.benchmarks.bench.run import read_result, run
+from speckv.benchmarks.prompts import Prompt
+
+SGLANG = Path(__file__).parent.parent / ".venv-sglang" / "bin" / "python"
+PROMPTS = tuple(Prompt(str(i), "code", text) for i, text in enumerate(("to be", "or not to be", "that is", "the")))
+
+
+def plan(folder: Path, **changed: Any) -> Plan:
+    target, draft = save_pair(folder)
+    small: dict[str, Any] = {"regimes": ("fp32",), "policies": ("plain", "fixed-2", "speckv"), "tokens": 16}
+    return Plan(PROMPTS, pair=f"{target},{draft}", threads=1, **(small | changed))
+
+
+def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECKV_CACHE", str(tmp_path / "cache"))
+    policies = ("plain", "fixed-2", "hf-default", "paper", "speckv")
+    result = run(plan(tmp_path, policies=policies), tmp_path / "r.json", "a test", lambda *_: None)
+    assert read_result(tmp_path / "r.json")["rows"]
+    of = {row["policy"]: row for row in result["rows"] if row["task"] == "all"}
+    assert {name: row["identical"] for name, row in of.items()} == dict.fromkeys(policies, len(PROMPTS))
+    assert of["plain"]["tau"] == 1.0 and of["fixed-2"]["tau"] > 1.0 and of["fixed-2"]["mean_gamma"] > 1.0
+    for entry in result["entries"]:
+        assert len(entry["arrivals_ms"]) == entry["tokens"] == len(entry["output"])
+        assert entry["arrivals_ms"] == sorted(entry["arrivals_ms"]) and entry["arrivals_ms"][-1] <= entry["ms"] + 0.1
+        assert sum(entry["gammas"]) == entry["drafted"] and len(entry["gammas"]) == entry["rounds"]
+        assert entry["tokens"] == entry["rounds"] + entry["accepted"]
+
+
+@pytest.mark.skipif(not SGLANG.exists(), reason="needs the environment that `make .venv-sglang/.ready` makes")
+def test_both_frameworks_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECKV_CACHE", str(tmp_path / "cache"))
+    both = plan(
+        tmp_path, frameworks=("transformers", "sglang"), concurrencies=(1, 3), sglang_python=str(SGLANG), repeats=1
+    )
+    result = run(both, tmp_path / "r.json", "a test", lambda *_: None)
+    rows = [row for row in result["rows"] if row["task"] == "all"]
+    assert len(rows) == 3 + 2 * 3
+    assert all(row["identical"] == row["runs"] == len(PROMPTS) for row in rows)
+    (agreed,) = result["agreement"]
+    assert agreed["identical"] == agreed["prompts"] == len(PROMPTS)
+    served = [entry for entry in result["entries"] if entry["framework"] == "sglang"]
+    for entry in served:
+        assert len(entry["arrivals_ms"]) == entry["tokens"] == len(entry["output"])
+        assert sum(entry["gammas"]) == entry["drafted"] and len(entry["gammas"]) == entry["rounds"]
