@@ -1,0 +1,1 @@
+"""What a result of `speckv bench` says: a page with plots, and which settings to use."""

@@ -1,0 +1,133 @@
+"""Why speculation pays or does not: what a round takes and brings, and what the best draft could bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from speckv.benchmarks.bench.plan import OURS, PLAIN
+from speckv.benchmarks.report.reading import Entry, PairCosts, Place, Result, Row
+from speckv.benchmarks.report.words import fixed_gamma
+from speckv.controller.cost import CostModel, Costs
+
+GAMMAS = range(1, 9)
+BINS = 10
+BAD_CALIBRATION = 0.1
+"""Expected error of predicted probabilities from which training on one's own models is advised."""
+BAD_COSTS = 0.25
+"""Relative error of predicted round times from which calibrating anew is advised."""
+LEAST_PREDICTIONS, LEAST_STEPS = 100, 20
+
+
+@dataclass(frozen=True)
+class Economics:
+    """A pair's costs against one plain step, and its acceptance.
+
+    ``draft_share`` is a draft token's time as a share of a verify of one row; ``acceptance`` the share of draft tokens
+    accepted among those reached, that is, up to and with the first refused one. ``best`` is the constant γ with the
+    highest expected gain (1 − a^(γ+1)) / (1 − a) · t(0) / t(γ) and that gain; ``perfect`` the same with a = 1.
+    """
+
+    draft_share: float
+    verify_growth: tuple[int, float]
+    acceptance: float
+    best: tuple[int, float]
+    perfect: tuple[int, float]
+
+
+def economics(result: Result, place: Place) -> Economics | None:
+    """Of a place with calibrated costs and rounds that drafted; None elsewhere.
+
+    Acceptance is taken from the longest fixed γ measured, since an adaptive policy drafts where tokens are likely.
+    """
+    costs = result.costs.get(place.regime) if place.framework == "transformers" and place.concurrency == 1 else None
+    fixed = [policy for policy in result.at(place) if fixed_gamma(policy)]
+    chosen = max(fixed, key=lambda policy: fixed_gamma(policy) or 0, default=OURS)
+    share = acceptance(result.entries_at(place, chosen))
+    if costs is None or share is None:
+        return None
+    model = cost_model(costs)
+    plain = model.step_ms(0)
+    gain = {gamma: plain / model.step_ms(gamma) for gamma in GAMMAS}
+    expected = {gamma: sum(share**i for i in range(gamma + 1)) * gain[gamma] for gamma in GAMMAS}
+    perfect = {gamma: (gamma + 1) * gain[gamma] for gamma in GAMMAS}
+    best, most = max(expected, key=expected.__getitem__), max(perfect, key=perfect.__getitem__)
+    growth = (best + 1, model.verify_ms(best + 1) / plain)
+    return Economics(model.draft_ms / plain, growth, share, (best, expected[best]), (most, perfect[most]))
+
+
+def cost_model(costs: PairCosts) -> CostModel:
+    return CostModel(Costs({1: costs.draft_ms}, costs.verify_ms))
+
+
+def acceptance(entries: Sequence[Entry]) -> float | None:
+    """Accepted tokens among those the target came to judge; None where no rounds are stored."""
+    accepted = sum(step[1] for entry in entries for step in entry.steps)
+    refused = sum(step[1] < step[0] for entry in entries for step in entry.steps)
+    return accepted / (accepted + refused) if accepted + refused else None
+
+
+def round_in_plain_steps(row: Row) -> float:
+    """How many tokens plain decoding writes in the time of one of the policy's rounds: τ / (rate against plain)."""
+    return row.tau / row.vs_plain
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Bins of predicted probabilities: mean prediction, share that came true, count; ``error`` is the mean of their
+    distances, weighted with counts (expected calibration error); ``brier`` the mean squared error."""
+
+    bins: list[tuple[float, float, int]]
+    error: float
+    brier: float
+    count: int
+
+
+def calibration(entries: Sequence[Entry]) -> Calibration | None:
+    """Of all predictions in ``entries``; None where there are none."""
+    pairs = np.array([one for entry in entries for one in entry.predicted], dtype=float).reshape(-1, 2)
+    if not len(pairs):
+        return None
+    said, happened = pairs.T
+    of = np.minimum((said * BINS).astype(int), BINS - 1)
+    bins = [
+        (float(said[of == b].mean()), float(happened[of == b].mean()), int((of == b).sum()))
+        for b in range(BINS)
+        if (of == b).any()
+    ]
+    error = sum(count * abs(mean - share) for mean, share, count in bins) / len(pairs)
+    return Calibration(bins, error, float(((said - happened) ** 2).mean()), len(pairs))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Round times by γ: (γ, predicted ms, quartiles of the measured ms, rounds); ``error`` is the median over rounds
+    of the relative distance of the median of its γ from the prediction."""
+
+    points: list[tuple[int, float, tuple[float, float, float], int]]
+    error: float
+
+    @property
+    def rounds(self) -> int:
+        return sum(point[3] for point in self.points)
+
+
+def cost_fit(result: Result, regime: str) -> Fit | None:
+    """Of a regime with calibrated costs and timed rounds; None elsewhere."""
+    times: dict[int, list[float]] = {}
+    for entry in result.entries:
+        if entry.regime == regime and entry.framework == "transformers" and entry.policy != PLAIN:
+            for gamma, _, draft_ms, verify_ms in entry.steps:
+                times.setdefault(gamma, []).append(draft_ms + verify_ms)
+    if regime not in result.costs or not times:
+        return None
+    model = cost_model(result.costs[regime])
+    points = []
+    for gamma, found in sorted(times.items()):
+        low, middle, high = (float(value) for value in np.percentile(found, (25, 50, 75)))
+        points.append((gamma, model.step_ms(gamma), (low, middle, high), len(found)))
+    errors = [abs(spread[1] / said - 1) for _, said, spread, count in points for _ in range(count)]
+    return Fit(points, median(errors))
