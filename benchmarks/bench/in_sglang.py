@@ -51,7 +51,7 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
         if not todo:
             continue
         with ExitStack() as held:
-            target, draft = _folders(plan.pair, held, report)
+            target, draft = folders(plan.pair, held, report)
             prompts = _ids(target, plan.prompts)
             for repeat, policy in dict.fromkeys((repeat, policy) for repeat, policy, _ in todo):
                 sizes = [size for at, of, size in todo if (at, of) == (repeat, policy)]
@@ -171,7 +171,7 @@ def _key(regime: str, repeat: int, policy: str, size: int) -> str:
     return f"{NAME}/{regime}/{repeat}/{policy}/{size}"
 
 
-def _folders(pair: str, held: ExitStack, report: Report) -> tuple[str, str]:
+def folders(pair: str, held: ExitStack, report: Report) -> tuple[str, str]:
     """Target and draft as folders or hub ids; a draft that is the target with noise is written to a folder first."""
     sources = resolve(pair, report)
     if sources.draft is not None:

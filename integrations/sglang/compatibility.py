@@ -42,6 +42,11 @@ RELIED_ON: tuple[tuple[str, str, str | None], ...] = (
         "self server_args gpu_id nccl_port target_worker",
     ),
     ("speculative.standalone_worker_v2", "StandaloneWorkerV2.init_cuda_graphs", "self"),
+    (
+        "speculative.standalone_worker_v2",
+        "StandaloneWorkerV2.build_adaptive_runtime_state",
+        "self speculative_num_steps",
+    ),
     ("speculative.standalone_worker_v2", "StandaloneWorkerV2.forward_batch_generation", "self batch"),
     ("speculative.standalone_worker_v2", "StandaloneWorkerV2.verify", "self batch"),
     ("speculative.standalone_worker_v2", "StandaloneWorkerV2.activate_step_by_batch", "self batch_size"),

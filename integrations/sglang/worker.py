@@ -21,6 +21,7 @@ from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker
 from speckv.integrations.sglang.mailbox import Mailbox
 from speckv.integrations.sglang.metrics import Metrics
+from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.timing import Stopwatch
 
@@ -79,12 +80,14 @@ class SpecKVWorker(StandaloneWorkerV2):
         self._config = read_config(get_spec().speculative_adaptive_config)
         self._widths = Widths(self._draft_worker, self._config)
         self.adaptive_controller = AdaptiveController(self, self._widths)
+        self._prebuilt = Prebuilt(self.device)
         logger.setLevel(self._config.log_level.upper())
         logging.getLogger(eagle_worker_v2.__name__).addFilter(_no_switches)
 
     def init_cuda_graphs(self) -> None:
         """Build the runtime state of every width; then it is known whether a token's decision is possible."""
         super().init_cuda_graphs()
+        logger.info("speckv: %s", self._prebuilt)
         draft, config = self._draft_worker, self._config
         if draft.captured and config.mode == "token":
             raise LaunchError(
@@ -109,6 +112,10 @@ class SpecKVWorker(StandaloneWorkerV2):
             ),
         )
         draft.join(self, self.decisions)
+
+    def build_adaptive_runtime_state(self, speculative_num_steps: int, *args: Any, **kwargs: Any) -> Any:
+        with self._prebuilt.width(speculative_num_steps):
+            return super().build_adaptive_runtime_state(speculative_num_steps, *args, **kwargs)
 
     @property
     def _ceiling(self) -> int:

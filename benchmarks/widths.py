@@ -1,0 +1,63 @@
+"""`python -m speckv.benchmarks.widths`: what SGLang takes to start and to hold with more and more widths."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from speckv.benchmarks.bench.in_sglang import folders, own_python
+from speckv.benchmarks.bench.sglang_server import Server
+from speckv.benchmarks.command import run as run_command
+from speckv.benchmarks.command import show_and_store
+from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.progress import progress
+
+LINE = re.compile(r"speckv: (\d+) widths built in ([\d.]+) s and (-?[\d.]+) MiB")
+CEILINGS = (1, 4, 8, 12, 20)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def widths(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    pair: Annotated[str, typer.Option(help="As for speckv demo.")] = "qwen2.5-coder",
+    sglang_python: Annotated[str, typer.Option(help="The Python that has SGLang, if it is another one.")] = "",
+) -> None:
+    """Start a server for each ceiling; store start-up seconds, and seconds and MiB of building its widths."""
+    rows: list[dict[str, Any]] = []
+    with progress() as report, ExitStack() as held:
+        target, draft = folders(pair, held, report)
+        for number, ceiling in enumerate(CEILINGS):
+            options = ["--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", draft]
+            options += ["--speculative-num-steps", str(ceiling), "--max-total-tokens", "4096"]
+            started = time.monotonic()
+            server = Server(
+                Path(target), *options, dtype="bfloat16", threads=None, python=sglang_python or own_python()
+            )
+            try:
+                found = LINE.search(server.wait().log.read_text(errors="replace"))
+                assert found is not None, "the server's log has no line on its widths"
+                rows.append({"ceiling": ceiling, "widths": int(found[1]), "start_s": time.monotonic() - started})
+                rows[-1] |= {"widths_s": float(found[2]), "widths_mib": float(found[3])}
+            finally:
+                server.stop()
+            report("widths", number + 1, len(CEILINGS))
+    command = " ".join(["python -m speckv.benchmarks.widths", *sys.argv[1:]])
+    result = {"command": command, "pair": pair, "rows": rows, "versions": versions(), "machine": machine()}
+    show_and_store(result, json_file)
+
+
+def main() -> None:
+    """Run the command."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What the state that SGLang builds for every width costs: time at start-up, and memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+
+
+class Prebuilt:
+    """``costs`` by γ: (seconds, MiB) of building its state; memory is the device's, on a CPU this process's."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device.startswith("cuda")
+        self.costs: dict[int, tuple[float, float]] = {}
+
+    @contextmanager
+    def width(self, gamma: int) -> Iterator[None]:
+        """Around the building of one."""
+        memory, started = self._used(), time.perf_counter()
+        yield
+        self.costs[gamma] = (time.perf_counter() - started, self._used() - memory)
+
+    def __str__(self) -> str:
+        seconds, memory = (sum(cost) for cost in zip(*self.costs.values(), strict=True))
+        each = ", ".join(f"{gamma}: {1e3 * s:.0f} ms {mib:.1f} MiB" for gamma, (s, mib) in self.costs.items())
+        return f"{len(self.costs)} widths built in {seconds:.2f} s and {memory:.1f} MiB (γ {each})"
+
+    def _used(self) -> float:
+        if self._cuda:
+            free, total = torch.cuda.mem_get_info()
+            return (total - free) / MIB
+        try:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        except OSError:  # no Linux
+            return 0.0
+        return pages * resource.getpagesize() / MIB
