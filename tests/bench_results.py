@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from speckv.benchmarks.bench.plan import KIND, VERSION
 from speckv.benchmarks.bench.rows import agreement, judge, means
-from speckv.benchmarks.report.reading import KIND, VERSION
 
 Where = tuple[str, str, int]
 

@@ -15,9 +15,10 @@ from speckv.benchmarks.bench import run as bench_run
 from speckv.benchmarks.bench.bound import shortened
 from speckv.benchmarks.bench.plan import Entry, Plan, Unit, balanced
 from speckv.benchmarks.bench.rows import agreement, judge, means
-from speckv.benchmarks.bench.run import read_result, run
+from speckv.benchmarks.bench.run import run
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
+from speckv.benchmarks.report.reading import read
 from speckv.benchmarks.traces import Trace
 from speckv.controller.errors import SpecKVError
 
@@ -116,7 +117,7 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(
     result = run(plan(), out, "a test", lambda *_: None)
     assert total + last.measured == len(PROMPTS)
     assert len(result["entries"]) == 2 * len(PROMPTS)
-    assert read_result(out) == json.loads(json.dumps(result))
+    assert json.loads(out.read_text(encoding="utf-8")) == json.loads(json.dumps(result))
 
 
 def test_other_settings_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +157,7 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, content: str) -> No
     path = tmp_path / "results.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(SpecKVError, match=r"results\.json: "):
-        read_result(path)
+        read(path)
 
 
 def test_a_shortened_trace_runs_no_further_than_its_text() -> None:

@@ -9,8 +9,9 @@ import pytest
 from sglang_models import save_pair
 
 from speckv.benchmarks.bench.plan import Plan
-from speckv.benchmarks.bench.run import read_result, run
+from speckv.benchmarks.bench.run import run
 from speckv.benchmarks.prompts import Prompt
+from speckv.benchmarks.report.reading import read
 
 SGLANG = Path(__file__).parent.parent / ".venv-sglang" / "bin" / "python"
 PROMPTS = tuple(Prompt(str(i), "code", text) for i, text in enumerate(("to be", "or not to be", "that is", "the")))
@@ -26,7 +27,7 @@ def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECKV_CACHE", str(tmp_path / "cache"))
     policies = ("plain", "fixed-2", "hf-default", "paper", "speckv")
     result = run(plan(tmp_path, policies=policies), tmp_path / "r.json", "a test", lambda *_: None)
-    assert read_result(tmp_path / "r.json")["rows"]
+    assert read(tmp_path / "r.json").rows
     of = {row["policy"]: row for row in result["rows"] if row["task"] == "all"}
     assert {name: row["identical"] for name, row in of.items()} == dict.fromkeys(policies, len(PROMPTS))
     assert of["plain"]["tau"] == 1.0 and of["fixed-2"]["tau"] > 1.0 and of["fixed-2"]["mean_gamma"] > 1.0

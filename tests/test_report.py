@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections.abc import Callable
@@ -18,7 +17,9 @@ from speckv.benchmarks.report import plot_rounds
 from speckv.benchmarks.report.economics import calibration, cost_fit, economics
 from speckv.benchmarks.report.page import page, plots, write
 from speckv.benchmarks.report.plot_rounds import wilson
-from speckv.benchmarks.report.reading import KIND, VERSION, Place, Result, read
+from speckv.benchmarks.report.reading import Place, Result, read
+from speckv.benchmarks.report.recommend import choice
+from speckv.benchmarks.report.sections import tables_section
 from speckv.benchmarks.report.style import Absent, Plot, drawable
 from speckv.benchmarks.report.verdict import Finding, paragraph, verdicts
 from speckv.controller.errors import SpecKVError
@@ -67,13 +68,6 @@ def folder(both: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def reading(tmp_path: Path, *given: Any, **more: Any) -> Result:
     return read(save(bench_result(*given, **more), tmp_path / "r.json"))
-
-
-def test_kind_and_version_are_those_that_are_written() -> None:
-    tree = ast.parse((ROOT / "benchmarks" / "bench" / "run.py").read_text(encoding="utf-8"))
-    said = [ast.literal_eval(node.value) for node in tree.body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "(KIND, VERSION)"]  # fmt: skip
-    assert said == [(KIND, VERSION)]
 
 
 def test_the_page_holds_all_and_loads_nothing(folder: Path) -> None:
@@ -156,6 +150,15 @@ def test_few_prompts_and_no_speckv_are_said(tmp_path: Path) -> None:
     left_out = [one for group in groups.values() for one in group if isinstance(one, Absent)]
     assert len(left_out) == 6 and all(one.why.endswith(".") for one in left_out)
     assert page(result, groups).count("Left out: ") == 6
+
+
+def test_a_single_prompt_shows_nothing(tmp_path: Path) -> None:
+    result = reading(tmp_path, {HERE: PAYS}, prompts=1)
+    assert [one.finding for one in verdicts(result)] == [Finding.UNCLEAR]
+    assert "on a single prompt, so without an interval" in paragraph(result)
+    assert "(1 prompt)" in tables_section(result) and "includes 1" not in paragraph(result)
+    gamma, text = choice(result, Place(*HERE))
+    assert gamma == 0 and "one prompt has no interval" in text and "--count 8" in text
 
 
 def test_economics_are_those_of_the_costs(both: Result) -> None:

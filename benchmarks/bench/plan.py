@@ -20,6 +20,9 @@ REGIMES = {
 }
 """Compression of target and draft, by the name of the regime."""
 
+KIND, VERSION = "speckv bench", 1
+"""What a result file says it is."""
+
 PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
 POLICIES = (PLAIN, "fixed-2", "fixed-4", "fixed-8", STOCK, "paper", OURS)
 

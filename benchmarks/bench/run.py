@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from speckv.benchmarks.bench import in_sglang, in_transformers
-from speckv.benchmarks.bench.plan import Entry, Measure, Plan
+from speckv.benchmarks.bench.plan import KIND, VERSION, Entry, Measure, Plan
 from speckv.benchmarks.bench.rows import agreement, judge, means
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import Report
-from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 from speckv.controller.records import Journal
 from speckv.integrations.runtime import Controller
 
 FRAMEWORKS: dict[str, Measure] = {in_transformers.NAME: in_transformers.measure, in_sglang.NAME: in_sglang.measure}
 """A framework is a module with a ``measure`` and a line here."""
-
-KIND, VERSION = "speckv bench", 1
 
 
 def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str, Any]:
@@ -62,19 +59,6 @@ def store(result: dict[str, Any], out: Path) -> None:
         text = f"[\n  {inner}\n ]" if inner else json.dumps(value, ensure_ascii=False)
         lines.append(f" {json.dumps(key)}: {text}")
     write_whole(out, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """A result file of ``speckv bench``; SpecKVError names what is wrong with it."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise SpecKVError(f"{path}: cannot be read ({error}); give a file that speckv bench wrote") from None
-    if not isinstance(result, dict) or (result.get("kind"), result.get("version")) != (KIND, VERSION):
-        raise SpecKVError(f"{path}: not a result of this version of speckv bench; measure again")
-    if not result.get("rows"):
-        raise SpecKVError(f"{path}: nothing was measured in it; run speckv bench again")
-    return result
 
 
 def revision() -> str | None:

@@ -8,12 +8,8 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import msgspec
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN
+from speckv.benchmarks.bench.plan import KIND, OURS, PLAIN, VERSION
 from speckv.controller.errors import SpecKVError
-
-KIND, VERSION = "speckv bench", 1
-"""As ``bench.run`` writes them. They are said again here, and a test compares: to import that module is to load torch
-and transformers, which reading a JSON file should not take."""
 
 LARGEST = 1e12
 Positive = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
@@ -61,6 +57,11 @@ class Row(msgspec.Struct, frozen=True):
     @property
     def place(self) -> Place:
         return Place(self.framework, self.regime, self.concurrency)
+
+    def single(self, key: str) -> bool:
+        """Whether a ratio rests on one prompt, whose resamples are all itself: its interval then says nothing."""
+        low, high = self.interval(key)
+        return high - low < 1e-9 and high != 1  # sums of different resamples round differently
 
     def interval(self, key: str) -> tuple[float, float]:
         """The 95 % interval of a ratio; the ratio itself where the file has none."""

@@ -35,7 +35,7 @@ class Prebuilt:
     def _used(self) -> float:
         if self._cuda:
             free, total = torch.cuda.mem_get_info()
-            return (total - free) / MIB
+            return float(total - free) / MIB
         try:
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         except OSError:  # no Linux
