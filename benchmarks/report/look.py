@@ -58,9 +58,10 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); color: var(--soft)
   table { font-size: 7pt; }
   th, td { padding: .15rem .25rem; white-space: normal; }
   th:first-child { position: static; }
-  tr, figure, dl > *, .verdict { break-inside: avoid; }
+  p, tr, figure, dl > *, .scroll, .verdict { break-inside: avoid; }
   thead { display: table-header-group; }
-  .plots { grid-template-columns: 1fr 1fr; gap: 6mm 8mm; }
+  .plots { display: block; }
+  figure { display: inline-block; width: 48%; margin: 0 1% 6mm 0; vertical-align: top; }
   figure h3, figcaption { font-size: 9pt; }
   section > p { break-after: avoid; }
 }

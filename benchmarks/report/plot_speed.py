@@ -95,7 +95,7 @@ def ratios(result: Result) -> list[Drawn]:
         caption = (
             "Right of the dashed line is faster than plain decoding. The star is speckv, with its 95 % interval; the "
             "smaller marks are the other policies, without theirs, so that the plot stays readable. “all” pools the "
-            "tasks."
+            "tasks. A star without whiskers rests on a single prompt."
         )
         told = [f"{task} {rows[OURS].vs_plain:.2f}" for task, rows in by_task.items() if OURS in rows]
         alt = f"Ratios to plain decoding by task, {where(place)}. {OURS}: {listed(told) or 'not measured'}."

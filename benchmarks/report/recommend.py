@@ -76,7 +76,8 @@ def choice(result: Result, place: Place) -> tuple[int | None, str]:
     if found is Finding.BELOW:
         text = f"Speculation does not pay here: {OURS} wrote {measured}."
         return 0, f"{text} Use plain decoding.{_stock(ours)}\n{why(result, place)}"
-    text = f"It is not shown that speculation pays here: {OURS} wrote {measured}, and the interval includes 1."
+    text = f"It is not shown that speculation pays here: {OURS} wrote {measured}"
+    text += ", and one prompt has no interval." if ours.single("vs_plain") else ", and the interval includes 1."
     return 0, f"{text} {_more(ours, result.prompts_at(place))}{_stock(ours)}\n{why(result, place)}"
 
 
@@ -130,7 +131,8 @@ def _more(ours: Row, prompts: int) -> str:
     needed = ceil(1.2 * max(1, prompts) * ((high - low) / 2 / gap) ** 2)
     if needed > MOST_PROMPTS:
         return "More prompts than is sensible would be needed to tell them apart: use plain decoding."
-    return f"To settle it measure more prompts (--count {max(needed, 2 * prompts)}); until then use plain decoding."
+    count = max(needed, 2 * prompts, FEW_PROMPTS)
+    return f"To settle it measure more prompts (--count {count}); until then use plain decoding."
 
 
 def _stock(ours: Row) -> str:
@@ -144,7 +146,7 @@ def _few(result: Result, place: Place, ours: Row) -> str:
     prompts = result.prompts_at(place)
     if prompts >= FEW_PROMPTS:
         return ""
-    return f"Only {prompts} prompts were measured, so the interval itself is uncertain; measure {FEW_PROMPTS} or more."
+    return f"Prompts measured: only {prompts}, so the interval itself is uncertain; measure {FEW_PROMPTS} or more."
 
 
 def _outputs(result: Result, place: Place, ours: Row) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN
-from speckv.benchmarks.report.economics import economics, round_in_plain_steps
+from speckv.benchmarks.report.economics import BAD_COSTS, cost_fit, economics, round_in_plain_steps
 from speckv.benchmarks.report.reading import Place, Result, Row
 from speckv.benchmarks.report.words import fixed_gamma, listed, number, percent, ratio, span, where
 
@@ -47,16 +47,21 @@ class Verdict:
             Finding.BELOW: "speculation does not pay",
             Finding.UNCLEAR: "it is not shown whether speculation pays",
         }[finding(row, "vs_plain")]
-        low, high = row.interval("vs_plain")
         text = f"{where(self.place)}: {said}. {OURS} wrote {number(row.tokens_per_s)} tokens/s, {row.vs_plain:.2f} "
-        text += f"times plain decoding (95 % interval {span((low, high))}"
-        text += ", which includes 1)" if self.finding is Finding.UNCLEAR else ")"
+        text += "times plain decoding ("
+        if row.single("vs_plain"):
+            text += "on a single prompt, so without an interval)"
+        else:
+            text += f"95 % interval {span(row.interval('vs_plain'))}"
+            text += ", which includes 1)" if self.finding is Finding.UNCLEAR else ")"
         return text + against_best(row) + "."
 
 
 def finding(row: Row, key: str) -> Finding:
-    """Whether a ratio is above or below 1 with its whole interval."""
+    """Whether a ratio is above or below 1 with its whole interval; unclear with a single prompt, which has none."""
     low, high = row.interval(key)
+    if row.single(key):
+        return Finding.UNCLEAR
     return Finding.ABOVE if low > 1 else Finding.BELOW if high < 1 else Finding.UNCLEAR
 
 
@@ -140,8 +145,13 @@ def why(result: Result, place: Place) -> str:
         text += f"From these figures the best fixed γ, {found.best[0]}, would bring {found.best[1]:.2f} times plain"
         text += f"; even a draft whose tokens are all accepted would bring {found.perfect[1]:.2f} at most."
         if found.best[1] > UNEXPLAINED * max(row.vs_plain for row in result.at(place).values()):
-            text += f" More than was measured, so the rounds took longer than those costs say: {rounds}. Time the pair "
-            text += "again on an idle machine with speckv calibrate."
+            text += f" That is more than was measured, where {rounds}. "
+            fit = cost_fit(result, place.regime)
+            if fit is not None and fit.error <= BAD_COSTS:
+                text += "Drafts and verifies themselves took what they should, so the time went elsewhere: prefills, "
+                text += "or the loop around the forwards."
+            else:
+                text += "The costs do not hold there: calibrate again on an idle machine with speckv calibrate."
         return text
     return f"Why: {rounds}."
 

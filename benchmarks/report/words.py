@@ -52,8 +52,10 @@ def number(value: float) -> str:
 
 
 def ratio(row: Row, key: str) -> str:
-    """A ratio with its interval: 1.51 (1.32–1.70); – where there is none."""
+    """A ratio with its interval: 1.51 (1.32–1.70); – where there is none, and no interval of a single prompt."""
     value = getattr(row, key)
+    if value is not None and row.single(key):
+        return f"{value:.2f} (1 prompt)"
     return "–" if value is None else f"{value:.2f} ({span(row.interval(key))})"
 
 
