@@ -106,6 +106,9 @@ def main() -> None:
         )
         try:
             result = soak(server.wait(), steer, asked, wanted, arguments.seconds)
+        except OSError:
+            print(server.tail(20_000))
+            raise
         finally:
             server.stop()
     text = json.dumps(result, indent=1) + "\n"
@@ -127,6 +130,9 @@ def soak(server: Server, steer: Path, asked: list[Any], wanted: list[list[int]],
         client.start()
     peak = before
     while any(client.is_alive() for client in clients) and time.monotonic() < soaking.end + 120:
+        if server.process.poll() is not None:
+            soaking.end = 0.0  # the clients give up, and what the log says is printed
+            raise ConnectionError(f"the server ended with {server.process.returncode}")
         write_whole(steer, random.choice(("random", "real", "resting", "nan")))
         time.sleep(5)
         peak = max(peak, memory_mb(server.process.pid))
