@@ -25,6 +25,10 @@ FIRST_PROBE, LAST_PROBE = 8, 128
 """After how many rounds without drafting to draft again to see, doubled while drafting does not pay; and after how
 many with drafting to decode one token plainly, to time that too, doubled every time."""
 
+TRUST = 4.0
+"""Weight of the starting value 1 of o: enough to go by what is seen. From 0 a pair whose second row is dear stays at
+γ = 0, since it is drafting on that pays for it: 1.02 of plain instead of 1.13 where an int8 target was replayed."""
+
 CLEARLY = 1.1
 """A probe has paid if it beat plain decoding by this factor: one lucky token where it can just break even has not."""
 
@@ -64,6 +68,7 @@ class ThroughputPolicy(LearnedPolicy):
     For a round's first token S_0 is worth more than itself: what follows is drafted only if it then pays, so seeing
     the first token is an option. To the gain of every horizon is added o · S_0; o is the running mean, per expected
     acceptance of the first token, of what rounds brought beyond it: (accepted − [accepted ≥ 1]) − ρ · (T(γ) − T(1)).
+    It starts at 1, since only drafting shows what drafting on is worth.
 
     ρ is kept at least at plain decoding's rate, 1 / verify(1): a pair that does not pay ends at γ = 0, from
     where ever rarer probes notice a change.
@@ -88,7 +93,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._rate = 0.0
         self._tokens = self._ms = 0.0
         self._followed, self._followers = 8.0, 10.0  # c starts at 0.8, worth a few rounds of evidence
-        self._beyond, self._firsts = 0.0, 4.0
+        self._beyond, self._firsts = TRUST, TRUST
         self._corrections = (Correction(), Correction())
         self._recent = RecentAcceptance()
         self._asked: list[
