@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sglang_models import save_pair
 
 from speckv.benchmarks.bench.plan import Plan
@@ -15,6 +17,14 @@ from speckv.benchmarks.report.reading import read
 
 SGLANG = Path(__file__).parent.parent / ".venv-sglang" / "bin" / "python"
 PROMPTS = tuple(Prompt(str(i), "code", text) for i, text in enumerate(("to be", "or not to be", "that is", "the")))
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A benchmark sets how many it wants."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def plan(folder: Path, **changed: Any) -> Plan:
