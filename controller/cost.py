@@ -23,6 +23,12 @@ of the machine's load is believed after half a window."""
 LIFE = 128
 """Rounds after which a timing counts only where fewer than three younger ones are known."""
 
+FOLLOWS = 0.3
+"""Share of a timing's deviation from what was expected that is put down to the machine and not to the rows."""
+
+LATEST = 5
+"""Timings of whose deviations the median counts: two of them may be outliers."""
+
 LEAST_MS = 1e-6
 
 
@@ -56,7 +62,9 @@ class Costs:
 class _Curve:
     """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing.
 
-    ``baseline`` has its rows in ascending order.
+    ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
+    when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
+    down and speed up with those that are.
     """
 
     baseline: Mapping[int, float]
@@ -64,11 +72,25 @@ class _Curve:
     slowness: dict[int, float] = field(default_factory=dict)
     anchors: dict[int, float] = field(default_factory=dict)
     rounds: int = 0
+    load: float = 1.0
+    surprises: deque[float] = field(default_factory=lambda: deque([1.0] * LATEST, maxlen=LATEST))
 
-    def learn(self, rows: int, ms: float, rounds: int) -> None:
-        """A forward of ``rows`` took ``ms``, in round number ``rounds``."""
-        self.timed.setdefault(rows, deque(maxlen=WINDOW)).append((rounds, max(ms, LEAST_MS)))
+    def learn(self, rows: int, ms: float, rounds: int) -> float:
+        """A forward of ``rows`` took ``ms``, in round number ``rounds``; returns by what factor ``load`` changed."""
+        ms = max(ms, LEAST_MS)
+        change = 1.0
+        if rows in self.timed:  # else it is not known what was to be expected
+            self.surprises.append(ms / self.time(rows))
+            change = median(self.surprises) ** FOLLOWS
+        self.load *= change
+        self.timed.setdefault(rows, deque(maxlen=WINDOW)).append((rounds, ms / self.load))
         self.rounds = rounds
+        self.anchors.clear()
+        return change
+
+    def follow(self, change: float) -> None:
+        """Nothing was timed, and elsewhere on the machine ``load`` changed by this factor."""
+        self.load *= change
         self.anchors.clear()
 
     def time(self, rows: int) -> float:
@@ -84,14 +106,14 @@ class _Curve:
         """How many times longer than the baseline a forward of ``rows`` takes."""
         if not self.anchors:
             self._settle()
-        return _interpolate(self.slowness, rows) if self.slowness else 1.0
+        return self.load * (_interpolate(self.slowness, rows) if self.slowness else 1.0)
 
     def _settle(self) -> None:
         self.slowness = {rows: self._slowness(rows) for rows in sorted(self.timed)}
         highest = LEAST_MS
         for rows in sorted({*self.baseline, *self.timed}):
             factor = _interpolate(self.slowness, rows) if self.slowness else 1.0
-            highest = self.anchors[rows] = max(highest, self._guess(rows) * factor)
+            highest = self.anchors[rows] = max(highest, self._guess(rows) * factor * self.load)
 
     def _guess(self, rows: int) -> float:
         guess = _interpolate(self.baseline, rows)
@@ -154,7 +176,9 @@ class CostModel:
             self._draft.learn(batch, ms, self._rounds)
         if not outcome.verify_prefill and outcome.verify_ms > 0:
             ms = outcome.verify_ms - self.costs.verify_context * self._position / 1e3
-            self._verify.learn(batch * (outcome.drafted + 1), ms, self._rounds)
+            change = self._verify.learn(batch * (outcome.drafted + 1), ms, self._rounds)
+            if not outcome.drafted and self._draft.timed:
+                self._draft.follow(change)
 
 
 def _interpolate(table: Mapping[int, float], at: int) -> float:
