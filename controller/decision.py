@@ -18,8 +18,11 @@ def expected_tokens(acceptance: Floats, gammas: Floats) -> Floats:
 
 
 def best_for_tokens(acceptance: Floats, gammas: Floats) -> Ints:
-    """The paper's rule: per row, the index of the γ with most expected tokens (the first of equals)."""
-    best: Ints = expected_tokens(acceptance, gammas).argmax(axis=-1)
+    """The paper's rule: per row, the index of the γ with most expected tokens (the first of equals).
+
+    The target's own token is the same for every γ and left out.
+    """
+    best: Ints = (acceptance * gammas).argmax(axis=-1)
     return best
 
 
