@@ -33,7 +33,7 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         policy: Policy,
         listener: RoundListener,
         *,
-        direct: bool,
+        direct: Callable[[], bool],
         generation_config: GenerationConfig,
         logits_processor: LogitsProcessorList | None,
         attention_mask: Tensor | None,
@@ -42,7 +42,9 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         self.policy = policy
         policy.start()
         self.listener = listener
-        self.draft = DraftModel(draft, direct, attention_mask, vocabulary)
+        # Made when it is first needed: a text that is decoded plainly should cost the draft nothing.
+        self.make_draft = lambda: DraftModel(draft, direct(), attention_mask, vocabulary)
+        self.draft: DraftModel | None = None
         self.processors = logits_processor or LogitsProcessorList()
         self.sample = bool(generation_config.do_sample)
         self.max_length = generation_config.max_length
@@ -85,15 +87,16 @@ class AdaptiveCandidateGenerator(CandidateGenerator):
         """The drafted ids (1, γ) and, for sampling, as many rows (1, V); fills in ``this``."""
         started = perf_counter()
         asked_ms = 0.0
+        draft = self.draft = self.draft or self.make_draft()
         length = input_ids.shape[1]
-        ids = torch.empty(1, length + gamma, dtype=input_ids.dtype, device=self.draft.device)
+        ids = torch.empty(1, length + gamma, dtype=input_ids.dtype, device=draft.device)
         ids[:, :length] = input_ids
-        this.catch_up = self.draft.rewind(length)
+        this.catch_up = draft.rewind(length)
         this.draft_prefill = this.catch_up == length
         unread: list[Tensor] = []
         rows: list[Tensor] = []
         for end in range(length, length + gamma):
-            raw = self.draft.step(ids, end)
+            raw = draft.step(ids, end)
             token = self._choose(ids[:, :end], raw, rows)
             ids[:, end : end + 1] = token
             unread.append(pack(token, raw))

@@ -6,6 +6,7 @@ import copy
 import logging
 import types
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedModel
 from transformers.generation.candidate_generator import CandidateGenerator
@@ -21,6 +22,7 @@ from speckv.integrations.transformers.handed_in import feed_only_what_is_new
 logger = logging.getLogger("speckv")
 
 HOOK = "_speckv"
+_direct: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 OVERRIDES = ("_get_candidate_generator", "_validate_generation_mode")
 
 
@@ -36,13 +38,12 @@ class Attachment:
         self.policy = policy
         self.listener = listener
         self.stats = Stats()
-        self.direct: bool | None = None
 
     def drafts_directly(self) -> bool:
-        """See :func:`is_decoder_and_head`; asked when the draft is first used."""
-        if self.direct is None:
-            self.direct = is_decoder_and_head(self.draft)
-        return self.direct
+        """See :func:`is_decoder_and_head`; asked when a draft is first used, since that takes two of its forwards."""
+        if self.draft not in _direct:
+            _direct[self.draft] = is_decoder_and_head(self.draft)
+        return _direct[self.draft]
 
     def report(self, outcome: Round) -> None:
         self.stats.add(outcome)
@@ -184,7 +185,7 @@ def _get_candidate_generator(
         found.draft,
         found.policy,
         found.report,
-        direct=found.drafts_directly(),
+        direct=found.drafts_directly,
         generation_config=generation_config,
         logits_processor=logits_processor,
         attention_mask=model_kwargs.get("attention_mask"),
