@@ -89,7 +89,7 @@ def as_json(lines: Sequence[Line], prompts: int, **facts: Any) -> dict[str, Any]
 def table(lines: Sequence[Line], prompts: int, title: str) -> Table:
     """The demo's closing table."""
     drawn = Table(title=title)
-    drawn.add_column("mode")
+    drawn.add_column("mode", min_width=10)  # the longest name, which a narrow terminal would cut
     for heading in ("tokens/s", "vs plain", "tokens/verify", "mean γ", "acceptance", "same output"):
         drawn.add_column(heading, justify="right")
     plain = next(line for line in lines if line.mode == PLAIN)
