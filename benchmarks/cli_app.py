@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.console import Console
 
@@ -11,6 +13,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+
+PairOption = Annotated[
+    str,
+    typer.Option(
+        help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
+    ),
+]
+ControllerOption = Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")]
+ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.", min=0)]
 
 
 def say(text: str) -> None:

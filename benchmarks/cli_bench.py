@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.cli_app import app, say
+from speckv.benchmarks.cli_app import ControllerOption, PairOption, ThreadsOption, app, say
 
 QUICK: dict[str, Any] = {
     "regimes": ("bf16", "nf4"),
@@ -23,20 +23,20 @@ QUICK_PROMPTS = 4
 def bench(
     out: Annotated[Path, typer.Argument(help="The JSON file to write; run again to resume.")],
     quick: Annotated[bool, typer.Option("--quick", help="A small one: some minutes on two cores.")] = False,
-    pair: Annotated[str, typer.Option(help="default, qwen2.5-coder, smollm2, or TARGET,DRAFT.")] = "default",
+    pair: PairOption = "default",
     framework: Annotated[list[str] | None, typer.Option(help="transformers, sglang; those installed.")] = None,
     compression: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32, int8, nf4, nf4-draft4.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="plain, fixed-N, hf-default, paper, speckv; all.")] = None,
     prompts: Annotated[str, typer.Option(help="heldout, train, or a JSONL file, spec-bench's too.")] = "heldout",
-    count: Annotated[int | None, typer.Option(help="Prompts, tasks in turn; 0 takes all.  [default: 12]")] = None,
+    count: Annotated[int | None, typer.Option(help="Tasks in turn; 0 takes all.  [default: 12]", min=0)] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="At a time, in SGLang.  [default: 1 4]")] = None,
-    tokens: Annotated[int | None, typer.Option(help="New tokens per prompt.  [default: 64]")] = None,
+    tokens: Annotated[int | None, typer.Option(help="New tokens per prompt.  [default: 64]", min=1)] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int, typer.Option(help="How often everything is measured.", min=1)] = 1,
-    controller: Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")] = "default",
+    controller: ControllerOption = "default",
     bound: Annotated[bool, typer.Option(help="Also trace the prompts, for replay and the clairvoyant bound.")] = True,
     sglang_python: Annotated[str, typer.Option(help="The Python that has SGLang, if it is another one.")] = "",
-    threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
+    threads: ThreadsOption = 0,
 ) -> None:
     """Time every policy on the same prompts in transformers and SGLang, and store everything in one JSON file.
 

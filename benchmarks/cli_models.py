@@ -11,18 +11,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from speckv.benchmarks.cli_app import app, console, say
+from speckv.benchmarks.cli_app import ControllerOption, PairOption, ThreadsOption, app, console, say
 from speckv.controller.errors import SpecKVError
 
-PairOption = Annotated[
-    str,
-    typer.Option(
-        help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
-    ),
-]
 CompressionOption = Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")]
 DraftOption = Annotated[str, typer.Option("--draft-compression", help="Of the draft.")]
-ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")]
 
 
 def _prepare_torch(threads: int) -> None:
@@ -43,7 +36,7 @@ def demo(
     prompts: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 4,
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 48,
     modes: Annotated[str, typer.Option(help="Comma-separated: plain, hf-default, fixed-N, paper, speckv.")] = "",
-    controller: Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")] = "default",
+    controller: ControllerOption = "default",
     json_out: Annotated[Path | None, typer.Option("--json", help="Also store the figures in this file.")] = None,
     threads: ThreadsOption = 0,
 ) -> None:

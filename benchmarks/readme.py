@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.replay.figures import table
+from speckv.benchmarks.tables import fill_sections
 from speckv.controller.files import write_whole
 
 ROOT = Path.cwd()
@@ -58,27 +60,12 @@ def _place(row: dict[str, Any]) -> str:
 
 def _end_to_end(result: dict[str, Any]) -> str:
     machine, settings = result["machine"], result["settings"]
-    lines = [
+    return (
         f"`{result['command']}`: wall clock in {result['rows'][0]['framework']}, {settings['prompts']} held-out "
         f"prompts × {settings['tokens']} tokens, greedy, policies interleaved, on {machine['cores']} cores of "
-        f"{machine['cpu']} ({machine['formats']}). Best fixed is the best of plain and γ 2, 4, 8 in hindsight; in "
-        "brackets the 95 % interval; waits in ms.",
-        "",
-        "| target | policy | tokens/s | vs plain | vs best fixed | vs hf-default | τ | wasted | TTFT | ITL p50/p95 |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in result["rows"]:
-        if row["task"] != "all":
-            continue
-        low, high = row["ci"]["vs_best_fixed"]
-        stock = f"{row['vs_hf_default']:.2f}" if row["vs_hf_default"] else "–"
-        at_once = f", {row['concurrency']} at a time" if row["framework"] == "sglang" else ""
-        lines.append(
-            f"| {row['regime']}{at_once} | {row['policy']} | {row['tokens_per_s']:.2f} | {row['vs_plain']:.2f} "
-            f"| {row['vs_best_fixed']:.2f} [{low:.2f}–{high:.2f}] | {stock} | {row['tau']:.2f} | {row['wasted']} "
-            f"| {row['ttft_ms']:.0f} | {row['itl_p50_ms']:.0f}/{row['itl_p95_ms']:.0f} |"
-        )
-    return "\n".join(lines)
+        f"{machine['cpu']} ({machine['formats']}). Best fixed is the best of plain and γ 2, 4, 8 in hindsight, with "
+        f"the 95 % interval beside it; waits in ms.\n\n{summary(result['rows']).markdown().rstrip()}"
+    )
 
 
 def _replay(result: dict[str, Any]) -> str:
@@ -113,11 +100,7 @@ def _table(result: dict[str, Any]) -> str:
 
 def rendered(readme: str, results: Path) -> str:
     """``readme`` with the sections between its markers made anew."""
-    for name, section in SECTIONS.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, rest = readme.split(begin, 1)
-        readme = f"{before}{begin}\n{section(results)}\n{end}{rest.split(end, 1)[1]}"
-    return readme
+    return fill_sections(readme, {name: section(results) for name, section in SECTIONS.items()})
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import typer.main
 
 from speckv.benchmarks.cli import app
+from speckv.benchmarks.tables import fill_sections
 from speckv.controller.files import write_whole
 
 PAGE = Path("docs/reference.md")
-BEGIN, END = "<!-- commands:begin -->", "<!-- commands:end -->"
 
 
 def section() -> str:
@@ -40,8 +40,7 @@ def _cell(text: str) -> str:
 
 def rendered(page: str) -> str:
     """``page`` with the section between its markers made anew."""
-    before, rest = page.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{section()}\n{END}{rest.split(END, 1)[1]}"
+    return fill_sections(page, {"commands": section()})
 
 
 def main() -> None:

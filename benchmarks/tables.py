@@ -42,6 +42,15 @@ class Table:
         console.print(table)
 
 
+def fill_sections(page: str, sections: Mapping[str, str]) -> str:
+    """``page`` with what is between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` made anew, for each name."""
+    for name, text in sections.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, rest = page.split(begin, 1)
+        page = f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
+    return page
+
+
 def fill_page(page: str, made: Mapping[str, Table]) -> str:
     """``page`` with the text between each pair of table marks replaced by the table of that name.
 

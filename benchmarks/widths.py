@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.bench.in_sglang import folders, own_python
+from speckv.benchmarks.bench.in_sglang import folders, own_python, wait_for
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import progress
+from speckv.controller.errors import SpecKVError
 
 LINE = re.compile(r"speckv: (\d+) widths built in ([\d.]+) s and (-?[\d.]+) MiB")
 CEILINGS = (1, 4, 8, 12, 20)
@@ -37,14 +38,15 @@ def widths(
         for number, ceiling in enumerate(CEILINGS):
             options = ["--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", draft]
             options += ["--speculative-num-steps", str(ceiling), "--max-total-tokens", "4096"]
-            started = time.monotonic()
+            begun = time.monotonic()
             server = Server(
                 Path(target), *options, dtype="bfloat16", threads=None, python=sglang_python or own_python()
             )
             try:
-                found = LINE.search(server.wait().log.read_text(errors="replace"))
-                assert found is not None, "the server's log has no line on its widths"
-                rows.append({"ceiling": ceiling, "widths": int(found[1]), "start_s": time.monotonic() - started})
+                found = LINE.search(wait_for(server, f"ceiling {ceiling}").log.read_text(errors="replace"))
+                if found is None:
+                    raise SpecKVError("the server's log does not say what its widths cost; install this speckv there")
+                rows.append({"ceiling": ceiling, "widths": int(found[1]), "start_s": time.monotonic() - begun})
                 rows[-1] |= {"widths_s": float(found[2]), "widths_mib": float(found[3])}
             finally:
                 server.stop()

@@ -138,6 +138,7 @@ def test_other_settings_are_measured_anew(tmp_path: Path, monkeypatch: pytest.Mo
         ({"policies": ("speckv",)}, "plain is missing"),
         ({"temperature": -1.0}, "temperature -1.0"),
         ({"concurrencies": (0,)}, "concurrency 0"),
+        ({"prompts": (*PROMPTS, PROMPTS[0])}, "prompt code-0 is there twice"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changed: dict[str, Any], said: str) -> None:

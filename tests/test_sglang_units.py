@@ -20,6 +20,7 @@ from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config, LaunchError, ceiling, load_controller, read_config
 from speckv.integrations.sglang.draft_cache import DraftCache
 from speckv.integrations.sglang.mailbox import Mailbox
+from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.signals import pack
 
@@ -248,3 +249,13 @@ def test_the_papers_rule_for_a_batch() -> None:
     assert policy.begin(2, 0, [(0.1, 0.95, 0.2, 0.9), None]) in (2, 4, 6)
     assert policy.begin(1, 0, [(math.nan,) * 4]) == 4 and policy.fallbacks == 1
     assert FixedBatchPolicy(3).begin(9, 0, []) == 3
+
+
+def test_what_widths_cost_is_added_up() -> None:
+    prebuilt = Prebuilt("cpu")
+    assert str(prebuilt).startswith("0 widths built in 0.00 s")
+    for gamma in (0, 4):
+        with prebuilt.width(gamma):
+            pass
+    prebuilt.costs[4] = (0.5, 2.0)
+    assert "2 widths built in 0.50 s" in str(prebuilt) and "4: 500 ms 2.0 MiB" in str(prebuilt)

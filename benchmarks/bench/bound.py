@@ -60,7 +60,7 @@ def bounds(
 
     Only in transformers. Replay is told the calibrated costs and knows neither prefill nor the loop's own time.
     """
-    made = []
+    made, loaded = [], Controller.load(controller)
     for regime, costs in result["costs"].items():
         if regime not in traces or not traces[regime].exists():
             continue
@@ -72,7 +72,7 @@ def bounds(
             continue
         cost = _regime(regime, costs)
         policies = list(dict.fromkeys(entry["policy"] for entry in entries))
-        predicted = {policy: _rate(_played(policy, chosen, cost, tokens, controller)) for policy in policies}
+        predicted = {policy: _rate(_played(policy, chosen, cost, tokens, loaded)) for policy in policies}
         of = {row["policy"]: row for row in result["rows"] if _is(row, regime)}
         row: Row = {"framework": "transformers", "regime": regime, "prompts": len(chosen)}
         row["clairvoyant_vs_plain"] = _rate(clairvoyant(chosen, cost, tokens)) / predicted["plain"]
@@ -97,8 +97,7 @@ def shortened(trace: Trace, tokens: int) -> Trace:
     )
 
 
-def _played(policy: str, traces: Sequence[Trace], regime: Regime, tokens: int, controller: str) -> list[Played]:
-    loaded = Controller.load(controller)
+def _played(policy: str, traces: Sequence[Trace], regime: Regime, tokens: int, loaded: Controller) -> list[Played]:
     level = compression_level(regime.compression)
     if policy.startswith("speckv"):
         mode = "step" if policy.endswith("step") else "token"
@@ -108,9 +107,7 @@ def _played(policy: str, traces: Sequence[Trace], regime: Regime, tokens: int, c
 
 def _regime(name: str, costs: Mapping[str, Any]) -> Regime:
     model = CostModel(Costs({1: costs["draft_ms"]}, {int(rows): ms for rows, ms in costs["verify_ms"].items()}))
-    verify = tuple(model.verify_ms(rows) for rows in range(1, MOST_ROWS + 1))
-    compression = name.partition("-")[0]
-    return Regime(name, compression if compression in ("int8", "nf4") else "fp16", "", model.draft_ms, verify)
+    return Regime.of(model, name, REGIMES[name][0])
 
 
 def _rate(played: Sequence[Played]) -> float:

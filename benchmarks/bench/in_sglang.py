@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -36,7 +37,8 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
     for regime in plan.regimes:
         if regime not in DTYPES:
             reason = "SGLang is measured with uncompressed weights only"
-            yield Unit(f"{NAME}/{regime}/skipped", facts={"skipped": [[NAME, regime, reason]]})
+            if (key := f"{NAME}/{regime}/skipped") not in done:
+                yield Unit(key, facts={"skipped": [[NAME, regime, reason]]})
             continue
         policies = [policy for policy in plan.policies if policy in (PLAIN, OURS) or policy.startswith("fixed-")]
         work = [
@@ -75,6 +77,15 @@ def own_python() -> str:
     )
 
 
+def wait_for(server: Server, what: str) -> Server:
+    """``server`` once it serves; SpecKVError with the last line of its log where it does not."""
+    try:
+        return server.wait()
+    except RuntimeError as error:
+        last = [line for line in str(error).splitlines() if line.strip()][-1]
+        raise SpecKVError(f"SGLang did not start with {what}: {last[:200]}") from None
+
+
 def options(policy: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
     """The server's options for a policy."""
     made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384"]
@@ -85,7 +96,7 @@ def options(policy: str, draft: str, slots: int, controller: str, folder: Path) 
         made += ["--speculative-algorithm", "SPECKV", "--speculative-num-steps", str(CEILING)]
         if controller != "default":
             settings = folder / "speckv.json"
-            settings.write_text(f'{{"controller": "{Path(controller).absolute()}"}}', encoding="utf-8")
+            settings.write_text(json.dumps({"controller": str(Path(controller).absolute())}), encoding="utf-8")
             made += ["--speculative-adaptive-config", str(settings)]
         return made
     gamma = int(policy.removeprefix("fixed-"))
@@ -104,11 +115,7 @@ class Serving:
         self.server = Server(Path(target), *given, dtype=DTYPES[regime], threads=threads, python=python)
 
     def __enter__(self) -> Serving:
-        try:
-            self.server.wait()
-        except RuntimeError as error:
-            last = [line for line in str(error).splitlines() if line.strip()][-1]
-            raise SpecKVError(f"SGLang did not start with {self.policy}: {last[:200]}") from None
+        wait_for(self.server, self.policy)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -58,6 +59,9 @@ class Plan:
         _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, "speckv-step"))
         if PLAIN not in self.policies:
             raise SpecKVError("policies: plain is missing, and everything is measured against it")
+        counts = Counter(prompt.id for prompt in self.prompts)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise SpecKVError(f"prompt {twice[0]} is there twice; give each an id of its own")
         if self.temperature < 0:
             raise SpecKVError(f"temperature {self.temperature}: must be 0 (greedy) or above")
         if min(self.concurrencies) < 1:
@@ -84,7 +88,7 @@ Measure = Callable[[Plan, Collection[str], Report], Iterator[Unit]]
 
 def balanced(prompts: list[Prompt], count: int) -> tuple[Prompt, ...]:
     """The first ``count`` prompts when the tasks take turns, the built-in ones first; 0 takes all."""
-    tasks = dict.fromkeys((*(task for task in TASKS), *(prompt.task for prompt in prompts)))
+    tasks = dict.fromkeys((*TASKS, *(prompt.task for prompt in prompts)))
     by_task = [[prompt for prompt in prompts if prompt.task == task] for task in tasks]
     turns = [of[number] for number in range(max(map(len, by_task))) for of in by_task if number < len(of)]
     if count > len(turns):

@@ -109,15 +109,18 @@ def agreement(entries: Sequence[Entry]) -> list[Row]:
 
 def summary(found: Sequence[Row]) -> Table:
     """Task "all" for a terminal."""
-    header = ("framework", "target", "at once", "policy", "tokens/s", "vs plain", "vs best fixed", "95 %", "τ", "γ")
-    made = Table("Tokens per second; waits in ms", (*header, "TTFT", "ITL 50/95", "as plain"))
+    header = ("framework", "target", "at once", "policy", "tokens/s", "vs plain", "vs best fixed", "95 %")
+    more = ("vs hf-default", "τ", "γ", "wasted", "TTFT", "ITL 50/95", "as plain")
+    made = Table("Tokens per second; waits in ms", (*header, *more))
     for row in found:
         if row["task"] != "all":
             continue
         low, high = row["ci"]["vs_best_fixed"]
         cells = [row["framework"], row["regime"], str(row["concurrency"]), row["policy"], f"{row['tokens_per_s']:.2f}"]
-        cells += [f"{row['vs_plain']:.2f}", f"{row['vs_best_fixed']:.2f}", f"{low:.2f}–{high:.2f}", f"{row['tau']:.2f}"]
-        cells += ["–" if row["policy"] == PLAIN else f"{row['mean_gamma']:.1f}", f"{row['ttft_ms']:.0f}"]
+        cells += [f"{row['vs_plain']:.2f}", f"{row['vs_best_fixed']:.2f}", f"{low:.2f}–{high:.2f}"]
+        cells += ["–" if row["vs_hf_default"] is None else f"{row['vs_hf_default']:.2f}", f"{row['tau']:.2f}"]
+        cells += ["–" if row["policy"] == PLAIN else f"{row['mean_gamma']:.1f}", str(row["wasted"])]
+        cells += [f"{row['ttft_ms']:.0f}"]
         waits = "–" if row["itl_p50_ms"] is None else f"{row['itl_p50_ms']:.0f}/{row['itl_p95_ms']:.0f}"
         made.rows.append([*cells, waits, f"{row['identical']}/{row['runs']}"])
     return made

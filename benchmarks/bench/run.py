@@ -43,7 +43,7 @@ def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str,
     result |= {"costs": {}, "skipped": []}
     for unit in units:
         result["costs"] |= {name: of for name, of in unit["facts"].get("costs", {}).items() if name in plan.regimes}
-        result["skipped"] += [one for one in unit["facts"].get("skipped", []) if one not in result["skipped"]]
+        result["skipped"] += [one for one in unit["facts"].get("skipped", []) if one[1] in plan.regimes]
     rows = judge(entries)
     result |= {"rows": rows, "means": means(rows), "agreement": agreement(entries), "bound": [], "entries": entries}
     if out is not None:

@@ -39,6 +39,12 @@ class Regime:
         """t(γ): one step that drafts ``gamma`` tokens."""
         return gamma * self.draft_ms + self.verify_ms[gamma]
 
+    @classmethod
+    def of(cls, model: CostModel, name: str, compression: str, trace: str = "", source: str = "") -> Regime:
+        """The regime in which a step takes what ``model`` says."""
+        verify = tuple(model.verify_ms(rows) for rows in range(1, MOST_ROWS + 1))
+        return cls(name, compression, trace, model.draft_ms, verify, source)
+
     def cost_model(self) -> CostModel:
         """The cost model that calibrating under this regime gives."""
         return CostModel(Costs({1: self.draft_ms}, dict(enumerate(self.verify_ms, start=1))))
@@ -72,5 +78,4 @@ def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
         if 1 not in table or min(table.values()) <= 0:
             raise ValueError(f"{name}: verify_ms must begin with 1 row and be above 0")
         model = CostModel(Costs({1: float(entry["draft_ms"])}, dict(sorted(table.items()))))
-    verify = tuple(model.verify_ms(rows) for rows in range(1, MOST_ROWS + 1))
-    return Regime(name, entry["compression"], entry["trace"], model.draft_ms, verify, entry["source"])
+    return Regime.of(model, name, entry["compression"], entry["trace"], entry["source"])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from speckv.benchmarks.report import plot_costs, plot_rounds, plot_speed
 from speckv.benchmarks.report.look import STYLE
-from speckv.benchmarks.report.plot_speed import Drawn
 from speckv.benchmarks.report.reading import Result
 from speckv.benchmarks.report.sections import (
     agreement_section,
@@ -19,7 +18,7 @@ from speckv.benchmarks.report.sections import (
     tables_section,
     verdict_section,
 )
-from speckv.benchmarks.report.style import Absent, Plot
+from speckv.benchmarks.report.style import Absent, Drawn, Plot
 from speckv.controller.files import write_whole
 
 PAGE = "index.html"

@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from speckv.benchmarks.report.economics import Fit, cost_fit, cost_model
-from speckv.benchmarks.report.plot_speed import BAR, Drawn
 from speckv.benchmarks.report.reading import Bound, Result
-from speckv.benchmarks.report.style import BLUE, EDGE, INK, ORANGE, Absent, drawable, drawn, grid
+from speckv.benchmarks.report.style import (
+    BAR,
+    BLUE,
+    EDGE,
+    INK,
+    ORANGE,
+    Absent,
+    Drawn,
+    drawable,
+    drawn,
+    grid,
+    legend,
+    whole_numbers,
+)
 from speckv.benchmarks.report.words import listed, number, percent, slug
 
 MOST_GAMMA = 20
@@ -55,10 +67,10 @@ def costs(result: Result) -> list[Drawn]:
             )
             axes.set_xlabel("draft tokens in the round (γ)")
             axes.set_ylabel("ms per round")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axes.xaxis)
             axes.set_ylim(bottom=0)
             grid(axes, "both")
-            figure.legend(loc="outside lower center", ncols=1)
+            legend(figure, 1)
 
         caption = (
             f"A round of γ draft tokens should take γ × {number(of.draft_ms)} ms for the draft and a verify of γ + 1 "
@@ -107,7 +119,7 @@ def bounds(result: Result) -> list[Drawn]:
             axes.set_ylim(-0.6, len(policies) - 0.4)
             axes.set_xlabel("tokens per second against plain")
             grid(axes, "x")
-            figure.legend(loc="outside lower center", ncols=2, columnspacing=0.9)
+            legend(figure, 2)
 
         caption = (
             "The thick line is the clairvoyant bound: what a policy would reach that knew beforehand how many draft "
@@ -117,8 +129,8 @@ def bounds(result: Result) -> list[Drawn]:
         told = listed([f"{policy} {bound.measured_vs_plain[policy]:.2f}" for policy in policies[::-1]])
         alt = f"Rates against plain, {bound.framework}, {bound.regime}: bound {bound.clairvoyant_vs_plain:.2f}; {told}."
         name = f"bound-{index}-{slug(bound.framework)}-{slug(bound.regime)}"
-        where = f"{title}: {bound.framework}, {bound.regime}"
-        made.append(drawn(name, where, caption, alt, BAR * len(policies) + 1.5, draw))
+        heading = f"{title}: {bound.framework}, {bound.regime}"
+        made.append(drawn(name, heading, caption, alt, BAR * len(policies) + 1.5, draw))
     return made
 
 

@@ -8,10 +8,23 @@ from typing import Any
 
 from speckv.benchmarks.bench.plan import OURS
 from speckv.benchmarks.report.economics import Calibration, calibration
-from speckv.benchmarks.report.plot_speed import Drawn
 from speckv.benchmarks.report.reading import Entry, Place, Result
-from speckv.benchmarks.report.style import BLUE, EDGE, INK, ORANGE, SERIES, Absent, drawable, drawn, grid, mark
-from speckv.benchmarks.report.words import listed, percent, slug, where
+from speckv.benchmarks.report.style import (
+    BLUE,
+    EDGE,
+    INK,
+    ORANGE,
+    SERIES,
+    Absent,
+    Drawn,
+    drawable,
+    drawn,
+    grid,
+    legend,
+    mark,
+    whole_numbers,
+)
+from speckv.benchmarks.report.words import listed, percent, place_slug, where
 
 LEAST_REACHED = 10
 """Rounds that must have drafted so far for a share of acceptance to be shown."""
@@ -59,9 +72,9 @@ def one_request(result: Result) -> list[Drawn]:
         )
         axes.set_xlabel("round")
         axes.set_ylabel("draft tokens")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.yaxis)
         grid(axes, "y")
-        figure.legend(loc="outside lower center", ncols=2, columnspacing=0.9)
+        legend(figure, 2)
 
     caption = (
         "A round drafts γ tokens (outline), the target accepts the first so many of them (filled) and adds one of its "
@@ -90,11 +103,11 @@ def by_position(result: Result) -> list[Drawn]:
                 axes.plot(range(1, len(line) + 1), line, linewidth=1.8, **mark(policy))
             axes.set_ylim(0, 1.05)
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            whole_numbers(axes.xaxis)
             axes.set_xlabel("position in the draft")
             axes.set_ylabel("accepted, of those drafted")
             grid(axes, "y")
-            figure.legend(loc="outside lower center", ncols=3, columnspacing=0.9)
+            legend(figure, 3)
 
         caption = (
             "A draft token counts only if all before it were accepted too, so acceptance falls with the position. A "
@@ -103,7 +116,7 @@ def by_position(result: Result) -> list[Drawn]:
         )
         first = listed([f"{policy} {percent(line[0])}" for policy, line in lines.items()])
         alt = f"Lines of the accepted share by position, {where(place)}. At the first: {first}."
-        name = f"position-{index}-{slug(place.framework)}-{slug(place.regime)}-{place.concurrency}"
+        name = f"position-{index}-{place_slug(place)}"
         made.append(drawn(name, f"{title}: {where(place)}", caption, alt, 3.6, draw))
     return made or [Absent(title, "no rounds with drafts are stored in this result (SGLang does not tell them).")]
 
@@ -151,7 +164,7 @@ def reliability(result: Result) -> list[Drawn]:
         for axes in (upper, lower):
             grid(axes, "both")
         if len(found) > 1:
-            figure.legend(loc="outside lower center", ncols=3, columnspacing=0.9)
+            legend(figure, 3)
 
     caption = (
         "Predictions in ten bins: where speckv said 70 %, were 70 % accepted? On the dashed line it is right, below "

@@ -6,13 +6,8 @@ from typing import Any
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN
 from speckv.benchmarks.report.reading import Place, Result, Row
-from speckv.benchmarks.report.style import INK, Absent, Plot, drawable, drawn, grid, look, mark
-from speckv.benchmarks.report.words import listed, number, slug, where
-
-BAR = 0.33
-"""Inches of height for a bar with its name."""
-
-Drawn = Plot | Absent
+from speckv.benchmarks.report.style import BAR, INK, Absent, Drawn, drawable, drawn, grid, legend, look, mark
+from speckv.benchmarks.report.words import listed, number, place_slug, slug, where
 
 
 def speed(result: Result) -> list[Drawn]:
@@ -48,7 +43,7 @@ def speed(result: Result) -> list[Drawn]:
         )
         figures = listed([f"{policy} {number(row.tokens_per_s)}" for policy, row in here.items()])
         alt = f"Bars of tokens per second, {where(place)}: {figures}."
-        name = f"speed-{index}-{_slug(place)}"
+        name = f"speed-{index}-{place_slug(place)}"
         made.append(drawn(name, f"Tokens per second: {where(place)}", caption, alt, BAR * len(here) + 0.8, draw))
     return made
 
@@ -90,7 +85,7 @@ def ratios(result: Result) -> list[Drawn]:
             axes.set_xlabel("tokens per second against plain")
             axes.margins(x=0.08)
             grid(axes, "x")
-            figure.legend(loc="outside lower center", ncols=3, handletextpad=0.2, columnspacing=0.9)
+            legend(figure, 3, handletextpad=0.2)
 
         caption = (
             "Right of the dashed line is faster than plain decoding. The star is speckv, with its 95 % interval; the "
@@ -100,7 +95,7 @@ def ratios(result: Result) -> list[Drawn]:
         told = [f"{task} {rows[OURS].vs_plain:.2f}" for task, rows in by_task.items() if OURS in rows]
         alt = f"Ratios to plain decoding by task, {where(place)}. {OURS}: {listed(told) or 'not measured'}."
         height = 0.62 * len(tasks) + 0.75 + 0.26 * -(-(len(others) + 1) // 3)
-        made.append(drawn(f"ratio-{index}-{_slug(place)}", title, caption, alt, height, draw))
+        made.append(drawn(f"ratio-{index}-{place_slug(place)}", title, caption, alt, height, draw))
     return made
 
 
@@ -138,7 +133,7 @@ def concurrencies(result: Result) -> list[Drawn]:
             axes.set_xlabel("requests at a time")
             axes.set_ylabel("tokens per second, all requests")
             grid(axes, "y")
-            figure.legend(loc="outside lower center", ncols=3, columnspacing=0.9)
+            legend(figure, 3)
 
         caption = (
             "The more requests a server answers at a time, the fuller each forward of the target is already, and the "
@@ -171,7 +166,3 @@ def _once(policy: str, named: set[str]) -> dict[str, Any]:
         del style["label"]
     named.add(policy)
     return style
-
-
-def _slug(place: Place) -> str:
-    return f"{slug(place.framework)}-{slug(place.regime)}-{place.concurrency}"

@@ -70,6 +70,12 @@ class Absent:
     why: str
 
 
+Drawn = Plot | Absent
+
+BAR = 0.33
+"""Inches of height for a bar with its name."""
+
+
 def drawn(name: str, title: str, caption: str, alt: str, height: float, draw: Callable[[Any], None]) -> Plot:
     """The plot that ``draw`` puts into a figure of ``height`` inches; ``name`` must differ between plots of a page."""
     import matplotlib as mpl
@@ -115,6 +121,16 @@ def drawable(text: str, longest: int = 24) -> str:
 def grid(axes: Any, which: str) -> None:
     """Thin lines to read values off."""
     axes.grid(axis=which, color=INK, alpha=0.18, linewidth=0.6)
+
+
+def legend(figure: Any, columns: int, **more: Any) -> None:
+    """What the marks mean, below the axes."""
+    figure.legend(loc="outside lower center", ncols=columns, columnspacing=0.9, **more)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers only."""
+    axis.get_major_locator().set_params(integer=True)
 
 
 @cache

@@ -84,5 +84,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "x"
 
 
+def place_slug(place: Place) -> str:
+    """A place as a part of a file's name."""
+    return f"{slug(place.framework)}-{slug(place.regime)}-{place.concurrency}"
+
+
 def shortened(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"

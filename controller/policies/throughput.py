@@ -96,9 +96,8 @@ class ThroughputPolicy(LearnedPolicy):
         self._beyond, self._firsts = TRUST, TRUST
         self._corrections = (Correction(), Correction())
         self._recent = RecentAcceptance()
-        self._asked: list[
-            tuple[int, float, float]
-        ] = []  # drafted, P(accepted > drafted) as predicted, and as corrected
+        # drafted, P(accepted > drafted) as predicted, and as corrected
+        self._asked: list[tuple[int, float, float]] = []
         self._idle = 0
         self._probe_after = FIRST_PROBE
         self._busy = 0

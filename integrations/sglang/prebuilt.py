@@ -28,7 +28,7 @@ class Prebuilt:
         self.costs[gamma] = (time.perf_counter() - started, self._used() - memory)
 
     def __str__(self) -> str:
-        seconds, memory = (sum(cost) for cost in zip(*self.costs.values(), strict=True))
+        seconds, memory = (sum(cost[which] for cost in self.costs.values()) for which in (0, 1))
         each = ", ".join(f"{gamma}: {1e3 * s:.0f} ms {mib:.1f} MiB" for gamma, (s, mib) in self.costs.items())
         return f"{len(self.costs)} widths built in {seconds:.2f} s and {memory:.1f} MiB (γ {each})"
 
