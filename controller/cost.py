@@ -59,7 +59,7 @@ class Costs:
 
 
 @dataclass
-class _Curve:
+class Curve:
     """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing.
 
     ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
@@ -138,8 +138,8 @@ class CostModel:
 
     def __init__(self, costs: Costs) -> None:
         self.costs = costs
-        self._draft = _Curve(dict(sorted(costs.draft.items())))
-        self._verify = _Curve(dict(sorted(costs.verify.items())))
+        self._draft = Curve(dict(sorted(costs.draft.items())))
+        self._verify = Curve(dict(sorted(costs.verify.items())))
         self._rounds = 0
         self._position = 0
 

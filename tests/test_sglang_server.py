@@ -35,6 +35,10 @@ def speckv(pair: tuple[Path, Path], *options: str, **more: Any) -> Server:
     return Server(pair[0], *LIMITS, *algorithm, *options, **more)
 
 
+DRAWS = 1500
+"""Enough to tell two distributions of 64 cells apart (p < 0.001, power 0.9) where 15 % of the mass has moved."""
+
+
 class Steered(Server):
     """A server with SPECKV whose decisions ``steer`` may take over: see ``speckv_sglang_cpu/policies.py``."""
 
@@ -113,9 +117,24 @@ def test_more_requests_than_slots(plain: Server, server: Steered) -> None:
 def test_every_width_was_used(steered: Steered) -> None:
     steered.steer("random")
     answers = [steered.generate(ids, 30) for ids, _ in requests(6, seed=2)]
-    used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"]}
+    used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"] if gamma is not None}
     assert {0, 1, 2, 3} <= used <= set(range(8))
     assert any(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
+    for answer in answers:
+        at = answer["meta_info"]["speckv_gamma"]
+        assert len(at) <= len(answer["output_ids"]) and sum(gamma is not None for gamma in at) == _rounds(answer)
+
+
+def test_a_stream_tells_the_widths_as_they_come(steered: Steered) -> None:
+    steered.steer("random")
+    sampling = {"temperature": 0, "max_new_tokens": 30, "ignore_eos": True}
+    *_, last = steered.stream("/generate", input_ids=requests(1, seed=3)[0][0], sampling_params=sampling)
+    gammas = [gamma for gamma in last["meta_info"]["speckv_gamma"] if gamma is not None]
+    assert len(gammas) == _rounds(last) and len(set(gammas)) > 2
+
+
+def _rounds(answer: dict[str, Any]) -> int:
+    return int(answer["meta_info"]["spec_verify_ct"])
 
 
 def test_a_rested_draft_catches_up(plain: Server, steered: Steered) -> None:
@@ -300,8 +319,8 @@ def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: St
 
 
 def test_sampling_has_the_targets_distribution(plain: Server, server: Steered) -> None:
-    """Two tokens at temperature 1 out of the 4 likeliest, 400 draws each: the joint counts are of one distribution."""
-    count, sampling = 400, {"temperature": 1.0, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
+    """Three tokens at temperature 1 out of the 4 likeliest each: the joint counts are of one distribution."""
+    count, sampling = DRAWS, {"temperature": 1.0, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
 
     def draw(which: Server) -> Counter[tuple[int, ...]]:
         answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * count, sampling_params=sampling)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from speckv.controller.cost import CostModel, Costs
+from speckv.controller.cost import Costs
 from speckv.controller.policies.batch import BatchRound, FixedBatchPolicy, TokensBatchPolicy
 from speckv.controller.policies.batch_throughput import EVIDENCE, ThroughputBatchPolicy
 from speckv.integrations.runtime import Controller
@@ -146,12 +146,12 @@ def _rank(rank: int, address: str, results: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     group = SimpleNamespace(world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD)
     ranks = Ranks(group)
-    policy = ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(Costs.linear(1.0, 20.0)))
+    policy = ThroughputBatchPolicy(Controller.load(), 0, Costs.linear(1.0, 20.0))
     taken = []
     for turn in range(40):  # signals that differ on purpose: alone, the ranks would draft differently
         confidence = 0.98 if (turn + rank) % 2 else 0.02
         taken.append(ranks.agree(lambda: policy.begin(2, 0, [None, None])))
-        outcome = BatchRound(2, accepted=[0, 1], draft_ms=1.0 + 30 * rank, verify_ms=20.0)
+        outcome = BatchRound(2, accepted=[0, 1], draft_ms=1.0, verify_ms=20.0, extend_ms=1.0 + 30 * rank)
         signals = [[5 * (1 - confidence)]] * 2, [[confidence]] * 2
         going = bool(ranks.agree(lambda signals=signals: policy.first(*signals)))
         while going and outcome.drafted < 8:
@@ -195,7 +195,7 @@ def rounds(policy: ThroughputBatchPolicy, size: int, accept: float, draft_ms: fl
                 drafted = 1
                 while drafted < 8 and policy.more([s * drafted for s in signals[0]], [s * drafted for s in signals[1]]):
                     drafted += 1
-            outcome.draft_ms = draft_ms * max(1, drafted)
+            outcome.draft_ms, outcome.extend_ms = draft_ms * max(0, drafted - 1), draft_ms
         draws = torch.rand(size, 8, generator=generator) < accept
         outcome.accepted = [int(row[:drafted].long().cumprod(0).sum()) for row in draws]
         outcome.drafted = drafted
@@ -206,7 +206,7 @@ def rounds(policy: ThroughputBatchPolicy, size: int, accept: float, draft_ms: fl
 
 class TestThroughputBatchPolicy:
     def policy(self) -> ThroughputBatchPolicy:
-        return ThroughputBatchPolicy(Controller.load(), 0, lambda size: CostModel(Costs.linear(4.0, 20.0)))
+        return ThroughputBatchPolicy(Controller.load(), 0, Costs.linear(4.0, 20.0))
 
     def test_drafts_far_where_that_pays(self) -> None:
         taken = rounds(self.policy(), 2, accept=0.95, draft_ms=1.0, count=60)
@@ -232,8 +232,16 @@ class TestThroughputBatchPolicy:
     def test_a_long_way_back_must_be_worth_it(self) -> None:
         policy = self.policy()
         rounds(policy, 1, accept=0.6, draft_ms=6.0, count=60)
-        policy._row_ms = 5.0
         assert policy.begin(1, 100_000, [None]) == 0
+
+    def test_a_prompt_is_read_where_the_output_pays_for_it(self) -> None:
+        policy = self.policy()
+        rounds(policy, 2, accept=0.8, draft_ms=2.0, count=60)
+        policy.read(100, 100.0)
+        assert policy.warm(2, 1, 100)
+        for _ in range(30):
+            policy.ended(4)
+        assert policy.length < 12 and not policy.warm(2, 1, 100)
 
     def test_nan_keeps_to_the_fallback_and_is_counted(self) -> None:
         policy = self.policy()

@@ -24,7 +24,7 @@ from speckv.integrations.models.loading import load_model, load_tokenizer, pertu
 NAME = "sglang"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 CEILING = 8
-WARM_UP = 2
+WARM_UP = 1
 OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
 
 
@@ -135,7 +135,7 @@ class Serving:
         return entries
 
     def _pass(self, prompts: Sequence[tuple[Prompt, list[int]]], size: int) -> list[Entry]:
-        self.server.post("/flush_cache")
+        self.server.post("/flush_cache?timeout=60")  # at once it may find the last answer's request still there
         with ThreadPoolExecutor(size) as pool:
             return list(pool.map(lambda one: self._one(one[0], one[1], size), prompts))
 
@@ -145,13 +145,12 @@ class Serving:
         started = time.perf_counter()
         arrivals: list[float] = []
         output: list[int] = []
-        gammas: list[int] = []
         facts: dict[str, Any] = {}
         for event in self.server.stream("/generate", input_ids=ids, sampling_params=sampling):
             facts, output = event["meta_info"], event["output_ids"]
             now = 1e3 * (time.perf_counter() - started)
             arrivals += [round(now, 1)] * (facts["completion_tokens"] - len(arrivals))
-            gammas += facts.get("speckv_gamma", [])
+        gammas = [gamma for gamma in facts.get("speckv_gamma", []) if gamma is not None]
         count = facts["completion_tokens"]
         rounds = facts.get("spec_verify_ct", count - 1)
         if self.policy.startswith("fixed-"):

@@ -24,11 +24,12 @@ MOST_ASKED = 16
 
 @dataclass(slots=True)
 class BatchRound:
-    """One round over a batch, as a server's loop reports it. Times in ms; ``draft_ms`` holds all of the draft's work.
+    """One round over a batch, as a server's loop reports it. Times in ms.
 
-    ``drafted`` is the common γ, ``active`` whether the draft did anything at all. ``entropies`` and
-    ``confidences`` have one list per request, of as many values. ``catch_up`` rows brought the draft's cache up to
-    date in ``catch_up_ms``, beyond what every round with drafting does. ``timed`` is False where a time is missing.
+    ``drafted`` is the common γ, ``active`` whether the draft did anything at all. ``draft_ms`` is what drafting on
+    took after the first token, ``extend_ms`` the draft's forward over what was committed, which gives the next
+    round's first token. ``entropies`` and ``confidences`` have one list per request, of as many values. ``catch_up``
+    rows brought the draft's cache up to date before that. ``timed`` is False where a time is missing.
     """
 
     size: int
@@ -39,9 +40,9 @@ class BatchRound:
     confidences: list[list[float]] = field(default_factory=list)
     draft_ms: float = 0.0
     verify_ms: float = 0.0
+    extend_ms: float = 0.0
     decide_ms: float = 0.0
     catch_up: int = 0
-    catch_up_ms: float = 0.0
     timed: bool = True
 
     @property
@@ -75,9 +76,15 @@ class BatchPolicy(ABC):
         """Whether to draft another token, given each request's signals so far."""
         return True
 
-    def warm(self, size: int) -> bool:
-        """Whether the draft should read the prompts of a batch that will be ``size`` requests."""
+    def warm(self, size: int, requests: int = 1, rows: int = 0) -> bool:
+        """Whether the draft should read the prompts, ``rows`` in all, of ``requests`` that make the batch ``size``."""
         return True
+
+    def read(self, rows: int, ms: float) -> None:  # noqa: B027 - for those that go by costs
+        """The draft read ``rows`` of prompts, or of what it had missed, in ``ms``."""
+
+    def ended(self, tokens: int) -> None:  # noqa: B027 - for those that plan ahead
+        """A request has ended after ``tokens`` of output."""
 
     def observe(self, outcome: BatchRound) -> None:  # noqa: B027 - a policy that does not learn need not define it
         """Learn from a finished round."""
@@ -92,7 +99,7 @@ class FixedBatchPolicy(BatchPolicy):
     def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
         return self.gamma
 
-    def warm(self, size: int) -> bool:
+    def warm(self, size: int, requests: int = 1, rows: int = 0) -> bool:
         return self.gamma > 0
 
 

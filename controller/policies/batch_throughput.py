@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from speckv.controller.cost import CostModel
+from speckv.controller.batch_cost import BatchCost, ReadingCost
+from speckv.controller.cost import Costs
 from speckv.controller.decision import pays
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import prefix, summarize
@@ -20,22 +21,30 @@ from speckv.controller.policies.batch import (
     TokensBatchPolicy,
 )
 from speckv.controller.policies.learned import Controller
-from speckv.controller.policy import Round
 
 MEMORY = 0.97
 """Weight that a round keeps per later round."""
 
 EVIDENCE = 6
-"""Rounds with drafting at a batch size before it may be judged not to pay there."""
+"""Rounds with drafting before a guess of the costs is believed, and before what a batch size reached counts."""
 
 FIRST_PROBE, LAST_PROBE = 16, 256
-"""After how many plain rounds to draft again to see, doubled while it does not pay; likewise for a plain round."""
+"""After how many plain rounds to draft again to see, doubled while it does not pay."""
+
+FIRST_PLAIN = 16
+"""After how many rounds with drafting to decode plainly, to time that; doubled every time, up to LAST_PROBE."""
 
 BURST = 3
 """Rounds of one such trial: the first pays for the draft's cache, so one alone would be judged too harshly."""
 
 TRIAL_KEEPS = 0.25
 """Weight of what was known before a trial: what it shows is newer."""
+
+LENGTH, LATELY = 128.0, 0.95
+"""Tokens of output and of prompt expected of the first request, and the weight one keeps per later one."""
+
+CLEARLY = 1.5
+"""How many times over drafting has to pay for reading a prompt: what it saves is a small difference of large times."""
 
 RESUME_SHARE = 0.02
 """Most of the time that may go into bringing the draft's cache up to date for a trial."""
@@ -44,7 +53,7 @@ RESUME_SHARE = 0.02
 class _Pace:
     """What is known about one batch size: costs, and how fast a request went with drafting."""
 
-    def __init__(self, cost: CostModel) -> None:
+    def __init__(self, cost: BatchCost) -> None:
         self.cost = cost
         self.tokens = self.ms = 0.0  # per request, decaying, of rounds with drafting
         self.seen = 0
@@ -52,38 +61,47 @@ class _Pace:
         self.idle_ms = 0.0
         self.burst = 0
         self.probe_after = FIRST_PROBE
-        self.plain_after = FIRST_PROBE
+        self.plain_after = FIRST_PLAIN
         self._times: list[float] = []
+        self._modelled = math.inf
         self._rounds = 0
 
-    def times(self, gammas: Sequence[int]) -> list[float]:
-        """The cost model's step times, asked anew in every eighth round: a table of medians takes a while."""
+    def times(self, gammas: Sequence[int], persistence: float) -> list[float]:
+        """The cost model's round times, asked anew in every eighth round: a table of medians takes a while."""
         if self._rounds % 8 == 0 or self._rounds < 8:
-            self._times = self.cost.step_times(gammas)
+            self._times = self.cost.times(gammas)
+            tokens = np.cumsum(persistence ** np.asarray(gammas))
+            self._modelled = float(np.max(tokens / np.asarray(self._times)))
         self._rounds += 1
         return self._times
 
     @property
     def plain(self) -> float:
         """Tokens per ms of one request without drafting."""
-        return 1.0 / self.cost.verify_ms(1)
+        return 1.0 / self.cost.rest_ms
 
     @property
     def rate(self) -> float:
-        """Tokens per ms of one request with drafting; plain decoding's until it was seen."""
-        return self.tokens / self.ms if self.ms else self.plain
+        """Tokens per ms of one request with drafting: as reached, or by the best fixed γ as far as is known."""
+        return max(self._modelled, self.tokens / self.ms if self.seen >= EVIDENCE else 0.0)
 
     @property
     def on_trial(self) -> bool:
         """Whether this round is to show what drafting brings."""
-        return self.seen < EVIDENCE or self.burst > 0
+        return self.burst > 0
 
     @property
     def pays(self) -> bool:
-        return self.seen < EVIDENCE or self.rate >= self.plain
+        return self.rate >= self.plain
+
+    def saved_ms(self, tokens: float) -> float:
+        """By how much less drafting takes for so many tokens of every request."""
+        return tokens * (1.0 / self.plain - 1.0 / self.rate)
 
     def add(self, outcome: BatchRound) -> None:
         """Learn from a round over this batch size."""
+        if outcome.timed:
+            self.cost.observe(outcome)
         if not outcome.active:
             self.busy = 0
             self.idle += 1
@@ -93,9 +111,7 @@ class _Pace:
         self.seen += 1
         self.burst = max(0, self.burst - 1)
         self.tokens = MEMORY * self.tokens + outcome.emitted / max(1, len(outcome.accepted))
-        self.ms = MEMORY * self.ms + self.cost.step_ms(outcome.drafted)
-        if not outcome.drafted:  # the draft gave a first token that was not worth verifying
-            self.ms += outcome.draft_ms
+        self.ms = MEMORY * self.ms + self.cost.round_ms(outcome)
         if self.pays:
             self.probe_after = FIRST_PROBE
 
@@ -103,31 +119,35 @@ class _Pace:
 class ThroughputBatchPolicy(LearnedBatchPolicy):
     """Draft on after i tokens if, for some horizon m,  Σ_requests Σ_{j<m} S_i·cʲ ≥ ρ·(T(i + m) − T(i)).
 
-    ρ is in batch tokens per ms and, like the costs T, kept per batch size: it is the rate reached with drafting,
-    at least that of plain decoding. Where drafting turns out slower than plain decoding it stops altogether,
-    which spares the draft all work; ever rarer trials notice a change. Going back costs bringing the draft's
-    cache up to date, so that is done where the expected gain of ``FIRST_PROBE`` rounds pays for it.
+    ρ is in batch tokens per ms and, like the costs T, kept per batch size: the rate reached with drafting, or what the
+    best fixed γ should reach by c and T where that is more, and at least that of plain decoding. Where drafting is
+    slower than plain decoding it stops altogether, which spares the draft all work; ever rarer trials notice a
+    change. The draft reads a prompt where what drafting saves on an output of the usual length pays for that; what
+    it missed it reads where that is so of the usual prompt, and half an output pays for it.
 
     S_i is the controller's survival times a running correction k, c the running probability that a token
     following an accepted one is accepted too (as in ``ThroughputPolicy``). Of the first token, which is known
     before any draft forward, S_0 is the acceptance rate at γ = 1 given its own signals.
 
-    ``make_cost`` gives a fresh cost model for a batch size.
+    ``costs`` are a guess of the forward times, for the first batch size seen; the others start from its timings.
     """
 
     def __init__(
         self,
         controller: Controller,
         level: int,
-        make_cost: Callable[[int], CostModel],
+        costs: Costs,
         max_gamma: int = 8,
         per_token: bool = True,
         fallback_gamma: int = 4,
     ) -> None:
         super().__init__(controller, level, max_gamma, fallback_gamma)
-        self.make_cost = make_cost
+        self.costs = costs
         self.per_token = per_token
         self.gammas = tuple(range(max_gamma + 1))
+        self.reading = ReadingCost(costs)
+        self._lengths, self._endings = LENGTH, 1.0
+        self._rows, self._prompts = LENGTH, 1.0
         self._paces: dict[int, _Pace] = {}
         self._pace: _Pace | None = None
         self._size = 0
@@ -135,28 +155,56 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self._followed, self._followers = 8.0, 10.0
         self._accepted = self._predicted = 8.0
         self._asked: list[tuple[int, float]] = []
-        self._row_ms = 0.0
 
     def pace(self, size: int) -> _Pace:
         """Of the batch size; above 8 sizes share one with those up to the next power of two."""
         key = size if size <= 8 else 1 << (size - 1).bit_length()
         if key not in self._paces:
-            self._paces[key] = _Pace(self.make_cost(key))
+            seen = [known for known, pace in self._paces.items() if pace.seen >= EVIDENCE]
+            if seen:
+                nearest = min(seen, key=lambda known: abs(math.log(known / key)))
+                self._paces[key] = _Pace(self._paces[nearest].cost.like(key, self.max_gamma))
+            else:
+                self._paces[key] = _Pace(BatchCost.guess(key, self.costs))
+                self._paces[key].burst = EVIDENCE
         return self._paces[key]
+
+    @property
+    def persistence(self) -> float:
+        """c: how often a drafted token that follows accepted ones is accepted too."""
+        return min(0.99, self._followed / self._followers)
 
     @property
     def correction(self) -> float:
         """k: how many times more survives than predicted."""
         return self._accepted / self._predicted
 
-    def warm(self, size: int) -> bool:
-        return self.pace(size).pays
+    def warm(self, size: int, requests: int = 1, rows: int = 0) -> bool:
+        pace = self.pace(size)
+        pace.times(self.gammas, self.persistence)
+        self._rows, self._prompts = LATELY * self._rows + rows, LATELY * self._prompts + requests
+        return pace.pays and self._pays_to_read(pace, size, requests, rows)
+
+    def _pays_to_read(self, pace: _Pace, size: int, requests: int, rows: float) -> bool:
+        """Whether ``requests`` in a batch of ``size`` are worth the draft's reading of their ``rows``."""
+        return CLEARLY * self.reading.ms(round(rows)) <= requests / size * pace.saved_ms(self.length)
+
+    def read(self, rows: int, ms: float) -> None:
+        self.reading.observe(rows, ms)
+
+    def ended(self, tokens: int) -> None:
+        self._lengths, self._endings = LATELY * self._lengths + tokens, LATELY * self._endings + 1
+
+    @property
+    def length(self) -> float:
+        """Tokens of output that a request is expected to have."""
+        return self._lengths / self._endings
 
     def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
         pace = self._pace = self.pace(size)
         self._size = size
         self._asked = []
-        self._times = pace.times(self.gammas)
+        self._times = pace.times(self.gammas, self.persistence)
         if not self._drafting(pace, size, behind):
             return 0
         if self.per_token:
@@ -171,17 +219,6 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
 
     def observe(self, outcome: BatchRound) -> None:
         pace = self.pace(outcome.size)
-        if outcome.timed:
-            pace.cost.observe(
-                Round(
-                    0,
-                    confidences=[1.0] * outcome.drafted,
-                    draft_ms=outcome.draft_ms,
-                    verify_ms=outcome.verify_ms,
-                )
-            )
-            if outcome.catch_up:  # a short one is dear per row, so the least seen is nearest to a long one's
-                self._row_ms = min(self._row_ms or math.inf, outcome.catch_up_ms / outcome.catch_up)
         pace.add(outcome)
         if outcome.drafted:
             self._learn(outcome)
@@ -206,13 +243,15 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         """Whether this round may draft at all."""
         if pace.burst:
             return True
-        resume_ms = behind * self._row_ms
+        resume_ms = self.reading.ms(behind)
         if pace.pays:
             if pace.busy >= pace.plain_after:  # a plain round, to time it
                 pace.plain_after = min(2 * pace.plain_after, LAST_PROBE)
                 return False
-            gain = (pace.rate - pace.plain) * FIRST_PROBE / pace.plain  # tokens of a request
-            return pace.seen < EVIDENCE or behind <= size or gain >= resume_ms * pace.plain
+            if behind <= size:
+                return True
+            usual = self._pays_to_read(pace, size, 1, self._rows / self._prompts)
+            return usual and resume_ms <= pace.saved_ms(self.length / 2)
         if pace.idle >= pace.probe_after and resume_ms <= RESUME_SHARE * pace.idle_ms:
             pace.idle, pace.idle_ms = 0, 0.0
             pace.probe_after = min(2 * pace.probe_after, LAST_PROBE)
@@ -225,10 +264,9 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self, entropies: Sequence[Sequence[float]], confidences: Sequence[Sequence[float]], drafted: int
     ) -> bool:
         assert self._pace is not None
-        persistence = min(0.99, self._followed / self._followers)
         signals = zip(entropies, confidences, strict=True)
         if drafted:  # the batch's acceptance stands for each request's
-            summaries = [prefix(own, confident, persistence) for own, confident in signals]
+            summaries = [prefix(own, confident, self.persistence) for own, confident in signals]
         else:
             summaries = [summarize(own, confident) for own, confident in signals]
         if not self.finite(summaries):
@@ -243,7 +281,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self._asked.append((drafted, total))
         total = min(float(self._size), total * self.correction)
         rate = self._size * max(self._pace.rate, self._pace.plain)
-        return pays(0.0, total, persistence, rate, self._times, drafted)
+        return pays(0.0, total, self.persistence, rate, self._times, drafted)
 
     def _best_step(self, summaries: list[Summary]) -> int:
         assert self._pace is not None
@@ -266,7 +304,7 @@ def make_batch_policy(
     objective: str,
     mode: str,
     level: int,
-    make_cost: Callable[[int], CostModel],
+    costs: Costs,
     gamma: int | None = None,
     max_gamma: int = 8,
     fallback_gamma: int = 4,
@@ -278,4 +316,4 @@ def make_batch_policy(
         raise SpecKVError("a controller is needed unless gamma is fixed")
     if objective == "tokens":
         return TokensBatchPolicy(controller, level, max_gamma, fallback_gamma)
-    return ThroughputBatchPolicy(controller, level, make_cost, max_gamma, mode == "token", fallback_gamma)
+    return ThroughputBatchPolicy(controller, level, costs, max_gamma, mode == "token", fallback_gamma)

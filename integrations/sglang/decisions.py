@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from speckv.controller.cost import CostModel, Costs
+from speckv.controller.cost import Costs
 from speckv.controller.policies.batch import BatchPolicy, BatchRound
 from speckv.controller.policies.batch_throughput import make_batch_policy
 from speckv.integrations.runtime import Controller
@@ -35,7 +36,7 @@ def build_policy(
         config.objective,
         "token" if per_token else "step",
         level,
-        lambda size: CostModel(Costs.from_sizes(*sizes)),
+        Costs.from_sizes(*sizes),
         config.gamma,
         max_gamma,
         config.fallback_gamma,
@@ -46,6 +47,7 @@ class Round:
     """One decode round under way."""
 
     def __init__(self, requests: Sequence[Any]) -> None:
+        self.requests = requests
         self.outcome = BatchRound(len(requests))
         self.marks: dict[str, Any] = {}
 
@@ -71,14 +73,15 @@ class Decisions:
         self.mailbox = mailbox
         self.metrics = metrics
         self.round: Round | None = None
-        self.size = 0
         self._unfinished: deque[Round] = deque()
+        self._running: list[Any] = []
+        self._readings: deque[tuple[int, Any, Any]] = deque()
 
     def begin(self, requests: Sequence[Any], behind: int, widths: Sequence[int]) -> int:
         """Start a round; the most tokens to draft in it, one of the ascending ``widths`` (0 leaves the draft alone)."""
         self.mailbox.collect()
-        self.round = Round(requests)
-        self.size = len(requests)
+        self._notice(requests)
+        self.round = Round(list(requests))
         self._unfinished.append(self.round)
         previous = [self.mailbox.previous.get(request) for request in requests]
         wanted = self._decide(lambda: self.policy.begin(len(requests), behind, previous))
@@ -99,19 +102,27 @@ class Decisions:
         outcome = self.round.outcome
         return bool(self._decide(lambda: self.policy.more(outcome.entropies, outcome.confidences)))
 
-    def warm(self, requests: int) -> bool:
-        """Whether the draft should read the prompts of ``requests`` that join those being decoded."""
-        return bool(self._decide(lambda: self.policy.warm(self.size + requests)))
+    def warm(self, requests: int, rows: int) -> bool:
+        """Whether the draft should read the prompts, ``rows`` in all, of ``requests`` that join those being decoded."""
+        size = requests + sum(not request.finished() for request in self._running)
+        return bool(self._decide(lambda: self.policy.warm(size, requests, rows)))
+
+    @contextmanager
+    def reading(self, rows: int) -> Iterator[None]:
+        """Around the draft's reading of prompts of ``rows`` in all."""
+        start = self.stopwatch.mark()
+        yield
+        self._readings.append((rows, start, self.stopwatch.mark()))
 
     def mark(self, point: str) -> None:
         """Note the time of a point in the round."""
         if self.round is not None:
             self.round.marks[point] = self.stopwatch.mark()
 
-    def finish(self, accepted: list[int]) -> None:
-        """The oldest unfinished round's accepted draft tokens per request have reached the host."""
+    def finish(self, accepted: list[int]) -> Sequence[Any]:
+        """The oldest unfinished round's accepted draft tokens per request have reached the host; its requests."""
         if not self._unfinished:
-            return
+            return ()
         round_ = self._unfinished.popleft()
         outcome, marks = round_.outcome, round_.marks
         outcome.accepted = accepted
@@ -126,11 +137,23 @@ class Decisions:
         ]
         outcome.timed = None not in spans
         draft, verify, extend, catch_up = (span or 0.0 for span in spans)
-        outcome.draft_ms, outcome.verify_ms = max(0.0, draft - outcome.decide_ms) + extend, verify
-        outcome.catch_up_ms = catch_up
+        outcome.draft_ms, outcome.verify_ms = max(0.0, draft - outcome.decide_ms), verify
+        outcome.extend_ms = extend
         if self.ranks.decides:
+            if outcome.timed and outcome.catch_up:
+                self.policy.read(outcome.catch_up, catch_up)
             self.policy.observe(outcome)
             self.metrics.add(outcome, self.policy.fallbacks)
+        return round_.requests
+
+    def _notice(self, requests: Sequence[Any]) -> None:
+        """Tell the policy which requests have ended since the last round, and how long reading took."""
+        for request in self._running:
+            if request.finished():
+                self.policy.ended(len(request.output_ids))
+        self._running = list(requests)
+        while self._readings and (took := self.stopwatch.ms(*self._readings[0][1:])) is not None:
+            self.policy.read(self._readings.popleft()[0], took)
 
     def _decide(self, ask: Callable[[], int]) -> int:
         start = time.perf_counter()

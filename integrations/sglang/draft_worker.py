@@ -153,7 +153,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         """The draft reads the prompt, unless it rests or would build upon something stale: then it catches up later."""
         prefixes = batch.prefix_lens
         starts = self.cache.starts(batch.req_to_token_pool.req_to_token, batch.req_pool_indices, prefixes)
-        if starts != list(prefixes) or not self.decisions.warm(len(batch.reqs)):
+        if starts != list(prefixes) or not self.decisions.warm(len(batch.reqs), sum(batch.extend_lens)):
             rows = [
                 prefix - start + count for prefix, start, count in zip(prefixes, starts, batch.extend_lens, strict=True)
             ]
@@ -166,7 +166,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
                 num_tokens_per_req=1,
                 num_tokens_for_logprob_per_req=1,
             )
-        with self._last_logits() as seen:
+        with self._last_logits() as seen, self.decisions.reading(sum(batch.extend_lens)):
             draft_input = super()._draft_extend_for_prefill(
                 batch, target_hidden_states, next_token_ids, mm_input_embeds, kv_loc_plan
             )

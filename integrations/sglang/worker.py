@@ -30,6 +30,9 @@ logger = logging.getLogger("speckv")
 GRAPH_WIDTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20)
 """γ for which CUDA graphs are captured by default: each costs memory and start-up time."""
 
+GAMMA = "speckv_gamma"
+"""In a response's meta_info: by output token, the γ of the round that began with it, and null elsewhere."""
+
 
 class Widths:
     """SGLang's adaptive-policy protocol: for which γ it has to build a state, and which one it is to use next."""
@@ -144,12 +147,21 @@ class SpecKVWorker(StandaloneWorkerV2):
         self.decisions.mark("verified")
         assert self.decisions.round is not None
         self.decisions.round.outcome.drafted = self.speculative_num_steps
-        # Reaches the response's meta_info: the number of draft tokens of each of the request's rounds.
-        result.logits_output.customized_info = {"speckv_gamma": [self.speculative_num_steps] * len(batch.reqs)}
+        # Reaches the response's meta_info: one value a round, which SGLang puts after those that are there.
+        result.logits_output.customized_info = {GAMMA: [self.speculative_num_steps] * len(batch.reqs)}
         return result
 
     def on_verify_complete_cpu(self, num_correct_drafts_per_req: list[int], batch_size: int = 0) -> None:
-        self.decisions.finish(num_correct_drafts_per_req)
+        for request in self.decisions.finish(num_correct_drafts_per_req):
+            _align(request)
+
+
+def _align(request: Any) -> None:
+    """Make the next value of GAMMA that of the round's first token: a stream is handed the values of its new tokens."""
+    if request.customized_info is None:
+        request.customized_info = {}
+    values = request.customized_info.setdefault(GAMMA, [])
+    values += [None] * (len(request.output_ids) - len(values))
 
 
 def _level(config: Config, target: Any) -> int:

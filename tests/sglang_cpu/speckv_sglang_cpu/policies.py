@@ -62,10 +62,16 @@ class Steered(BatchPolicy):
         assert all(len(h) == len(p) >= 1 for h, p in zip(entropies, confidences, strict=True))
         return self.how != "random" or self.random.random() < 0.8
 
-    def warm(self, size: int) -> bool:
+    def warm(self, size: int, requests: int = 1, rows: int = 0) -> bool:
         if self.asks:
-            return self.genuine.warm(size)
+            return self.genuine.warm(size, requests, rows)
         return self.how == "fixed" or (self.how == "random" and self.random.random() < 0.6)
+
+    def read(self, rows: int, ms: float) -> None:
+        self.genuine.read(rows, ms)
+
+    def ended(self, tokens: int) -> None:
+        self.genuine.ended(tokens)
 
     def observe(self, outcome: BatchRound) -> None:
         if self.asks:
