@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-from speckv.benchmarks import paper, paper_predictors
-from speckv.benchmarks.paper_data import GAMMAS, Release, read_release
-from speckv.benchmarks.paper_estimate import fit_step_times, own_throughput, realised
-from speckv.benchmarks.paper_published import COMPRESSIONS
-from speckv.benchmarks.paper_report import tables
+from speckv.benchmarks.paper import __main__ as paper
+from speckv.benchmarks.paper import predictors
+from speckv.benchmarks.paper.data import GAMMAS, Release, read_release
+from speckv.benchmarks.paper.estimate import fit_step_times, own_throughput, realised
+from speckv.benchmarks.paper.published import COMPRESSIONS
+from speckv.benchmarks.paper.report import tables
 from speckv.benchmarks.tables import Table, fill_page
 from speckv.controller.errors import SpecKVError
 
@@ -30,7 +31,7 @@ def result() -> dict[str, Any]:
     if not FOLDER:
         pytest.skip("SPECKV_PAPER_DATA does not name the paper's released data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper_predictors, "TIMING_SECONDS", 0.0)
+        patch.setattr(predictors, "TIMING_SECONDS", 0.0)
         return paper.run(Path(FOLDER), examine=True)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from speckv.benchmarks.paper_data import GAMMAS
-from speckv.benchmarks.paper_published import COMPRESSIONS
+from speckv.benchmarks.paper.data import GAMMAS
+from speckv.benchmarks.paper.published import COMPRESSIONS
 from speckv.benchmarks.tables import Table
 
 Result = Mapping[str, Any]

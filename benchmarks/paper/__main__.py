@@ -14,7 +14,7 @@ import typer
 
 from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.paper_data import Release, read_release
+from speckv.benchmarks.paper.data import Release, read_release
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 
@@ -30,9 +30,9 @@ def run(folder: Path, examine: bool = False) -> dict[str, Any]:
     """
     if importlib.util.find_spec("sklearn") is None:
         raise SpecKVError("scikit-learn is not installed; pip install 'speckv[bench]'")
-    from speckv.benchmarks.paper_examination import examine as examine_release
-    from speckv.benchmarks.paper_phase3 import reproduce_phase3
-    from speckv.benchmarks.paper_reproduction import reproduce
+    from speckv.benchmarks.paper.examination import examine as examine_release
+    from speckv.benchmarks.paper.phase3 import reproduce_phase3
+    from speckv.benchmarks.paper.reproduction import reproduce
 
     begin = time.perf_counter()
     release = read_release(folder)
@@ -78,8 +78,8 @@ def paper(
     plot: Annotated[Path | None, typer.Option(help="Draw the examination into this .png or .svg file.")] = None,
 ) -> None:
     """Train and evaluate as the paper's release does, and show every figure beside the published one."""
-    from speckv.benchmarks.paper_plot import draw
-    from speckv.benchmarks.paper_report import tables
+    from speckv.benchmarks.paper.plot import draw
+    from speckv.benchmarks.paper.report import tables
     from speckv.benchmarks.tables import fill_page
 
     if data is None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.paper_data import GAMMAS, Release
-from speckv.benchmarks.paper_predictors import SEED, accuracy
-from speckv.benchmarks.paper_published import COMPRESSIONS, TASKS
-from speckv.benchmarks.paper_reproduction import most_tokens
+from speckv.benchmarks.paper.data import GAMMAS, Release
+from speckv.benchmarks.paper.predictors import SEED, accuracy
+from speckv.benchmarks.paper.published import COMPRESSIONS, TASKS
+from speckv.benchmarks.paper.reproduction import most_tokens
 from speckv.controller.decision import expected_tokens
 
 

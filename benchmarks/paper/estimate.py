@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.paper_data import GAMMAS, Release
-from speckv.benchmarks.paper_published import COMPRESSIONS
+from speckv.benchmarks.paper.data import GAMMAS, Release
+from speckv.benchmarks.paper.published import COMPRESSIONS
 from speckv.controller.decision import Floats, Ints, best_for_throughput
 
 RESAMPLES = 4000

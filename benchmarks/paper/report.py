@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from speckv.benchmarks.paper_published import POLICIES
-from speckv.benchmarks.paper_report_examined import EXAMINED, Result
+from speckv.benchmarks.paper.published import POLICIES
+from speckv.benchmarks.paper.report_examined import EXAMINED, Result
 from speckv.benchmarks.tables import Table
 
 

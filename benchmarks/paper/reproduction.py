@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.benchmarks.paper_data import GAMMAS, Release
-from speckv.benchmarks.paper_predictors import (
+from speckv.benchmarks.paper.data import GAMMAS, Release
+from speckv.benchmarks.paper.predictors import (
     SEED,
     accuracy,
     decision_us,
@@ -23,7 +23,7 @@ from speckv.benchmarks.paper_predictors import (
     predictors,
     split,
 )
-from speckv.benchmarks.paper_published import COMPRESSIONS, TASKS
+from speckv.benchmarks.paper.published import COMPRESSIONS, TASKS
 from speckv.controller.decision import Floats, Ints
 
 RESAMPLES = 5000

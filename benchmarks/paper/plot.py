@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.paper_published import COMPRESSIONS
+from speckv.benchmarks.paper.published import COMPRESSIONS
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.benchmarks.paper_published import (
+from speckv.benchmarks.paper.published import (
     CELLS,
     COMPRESSIONS,
     TASKS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.paper_data import GAMMAS, Release
+from speckv.benchmarks.paper.data import GAMMAS, Release
 from speckv.controller.decision import Floats, Ints, expected_tokens
 from speckv.controller.features import FEATURES
 
