@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from speckv.controller.policies.learned import Controller
+from speckv.controller.policies.learned import Asking, Controller
 from speckv.controller.policies.tokens import PAPER_GAMMAS
-
-logger = logging.getLogger("speckv")
 
 Summary = tuple[float, float, float, float]
 """The four SIGNAL_FEATURES of one request, or the first four SURVIVAL_FEATURES."""
@@ -103,23 +99,8 @@ class FixedBatchPolicy(BatchPolicy):
         return self.gamma > 0
 
 
-class LearnedBatchPolicy(BatchPolicy):
-    """Base of those that ask a controller, at compression ``level``; counts what it could not ask."""
-
-    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
-        self.controller = controller
-        self.level = level
-        self.max_gamma = max_gamma
-        self.fallback_gamma = min(fallback_gamma, max_gamma)
-
-    def finite(self, summaries: Sequence[Summary]) -> bool:
-        # A NaN does not survive a sum, and may survive max() or min(): the means decide.
-        if all(math.isfinite(summary[0]) and math.isfinite(summary[1]) for summary in summaries):
-            return True
-        if not self.fallbacks:
-            logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)
-        self.fallbacks += 1
-        return False
+class LearnedBatchPolicy(Asking, BatchPolicy):
+    """Base of those that ask a controller."""
 
     def total(self, summaries: Sequence[Summary], ask: Callable[[Summary], float]) -> float:
         """Σ over requests of ``ask``; of a large batch a sample is asked and stands for all."""
@@ -137,7 +118,7 @@ class TokensBatchPolicy(LearnedBatchPolicy):
 
     def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
         known = [summary for summary in previous if summary is not None]
-        if not known or not self.finite(known):
+        if not known or not all(map(self.usable, known)):
             return self.fallback_gamma
         expected = np.zeros(len(self.gammas))
         for summary in known:

@@ -269,7 +269,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
             summaries = [prefix(own, confident, self.persistence) for own, confident in signals]
         else:
             summaries = [summarize(own, confident) for own, confident in signals]
-        if not self.finite(summaries):
+        if not all(map(self.usable, summaries)):
             return drafted < self.fallback_gamma
 
         def survival(summary: Summary) -> float:
@@ -285,7 +285,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
 
     def _best_step(self, summaries: list[Summary]) -> int:
         assert self._pace is not None
-        if not summaries or not self.finite(summaries):
+        if not summaries or not all(map(self.usable, summaries)):
             return self.fallback_gamma
         gammas = np.asarray(self.gammas)
         rates = np.zeros(len(gammas))

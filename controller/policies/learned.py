@@ -24,8 +24,8 @@ class Controller(Protocol):
         """Predicted P(more than ``drafted`` tokens are accepted); ``signals`` as by ``features.prefix``."""
 
 
-class LearnedPolicy(Policy):
-    """Base of policies that ask a controller; ``level`` is the target's compression level (0, 1, 2).
+class Asking:
+    """What asks a controller; ``level`` is the target's compression level (0, 1, 2).
 
     A decision on signals that are not finite keeps to ``fallback_gamma`` tokens instead and is counted in
     ``fallbacks``; the first one is logged.
@@ -37,11 +37,6 @@ class LearnedPolicy(Policy):
         self.max_gamma = max_gamma
         self.fallback_gamma = min(fallback_gamma, max_gamma)
         self.fallbacks = 0
-        self.last_signals: tuple[float, float, float, float] | None = None
-
-    def observe(self, outcome: Round) -> None:
-        if outcome.drafted:
-            self.last_signals = summarize(outcome.entropies, outcome.confidences)
 
     def usable(self, signals: Sequence[float] | None) -> bool:
         """Whether the controller can be asked about ``signals``; says once when it cannot for a NaN."""
@@ -54,3 +49,15 @@ class LearnedPolicy(Policy):
             logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)
         self.fallbacks += 1
         return False
+
+
+class LearnedPolicy(Asking, Policy):
+    """Base of policies for one text that ask a controller; ``last_signals`` are those of the latest round's tokens."""
+
+    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
+        super().__init__(controller, level, max_gamma, fallback_gamma)
+        self.last_signals: tuple[float, float, float, float] | None = None
+
+    def observe(self, outcome: Round) -> None:
+        if outcome.drafted:
+            self.last_signals = summarize(outcome.entropies, outcome.confidences)
