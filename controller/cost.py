@@ -26,6 +26,9 @@ LIFE = 128
 FOLLOWS = 0.3
 """Share of a timing's deviation from what was expected that is put down to the machine and not to the rows."""
 
+QUIET = 0.1
+"""Deviations up to this share are noise and not the machine: followed, they would let rows not timed lately drift."""
+
 LATEST = 5
 """Timings of whose deviations the median counts: two of them may be outliers."""
 
@@ -81,7 +84,7 @@ class Curve:
         change = 1.0
         if rows in self.timed:  # else it is not known what was to be expected
             self.surprises.append(ms / self.time(rows))
-            change = median(self.surprises) ** FOLLOWS
+            change = _beyond_noise(median(self.surprises)) ** FOLLOWS
         self.load *= change
         self.timed.setdefault(rows, deque(maxlen=WINDOW)).append((rounds, ms / self.load))
         self.rounds = rounds
@@ -179,6 +182,13 @@ class CostModel:
             change = self._verify.learn(batch * (outcome.drafted + 1), ms, self._rounds)
             if not outcome.drafted and self._draft.timed:
                 self._draft.follow(change)
+
+
+def _beyond_noise(ratio: float) -> float:
+    """By how much more than QUIET ``ratio`` is off 1."""
+    if ratio > 1:
+        return max(1.0, ratio / (1 + QUIET))
+    return min(1.0, ratio * (1 + QUIET))
 
 
 def _interpolate(table: Mapping[int, float], at: int) -> float:

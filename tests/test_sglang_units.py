@@ -1,4 +1,4 @@
-"""The SGLang integration without a server: configuration, draft cache, ranks, batch policy, compatibility."""
+"""The SGLang integration without a server: configuration, draft cache, ranks, compatibility."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from speckv.controller.cost import Costs
-from speckv.controller.policies.batch import BatchRound, FixedBatchPolicy, TokensBatchPolicy
-from speckv.controller.policies.batch_throughput import EVIDENCE, ThroughputBatchPolicy
+from speckv.controller.policies.batch import BatchRound
+from speckv.controller.policies.batch_throughput import ThroughputBatchPolicy
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config, LaunchError, ceiling, load_controller, read_config
 from speckv.integrations.sglang.draft_cache import DraftCache
@@ -180,83 +180,6 @@ def test_two_ranks_with_different_signals_take_rank_0s_decision(tmp_path: Path) 
 
 def test_one_rank_asks_nobody() -> None:
     assert Ranks().agree(lambda: 5) == 5 and Ranks().decides
-
-
-def rounds(policy: ThroughputBatchPolicy, size: int, accept: float, draft_ms: float, count: int) -> list[int]:
-    """γ of ``count`` rounds in which each draft token costs ``draft_ms``, a verify 20 ms, and confidence is right."""
-    generator = torch.Generator().manual_seed(0)
-    taken = []
-    for _ in range(count):
-        drafted = 0
-        outcome = BatchRound(size, verify_ms=20.0, active=policy.begin(size, 0, [None] * size) > 0)
-        if outcome.active:
-            signals = [[2 * (1 - accept)]] * size, [[accept]] * size
-            if policy.first(*signals):
-                drafted = 1
-                while drafted < 8 and policy.more([s * drafted for s in signals[0]], [s * drafted for s in signals[1]]):
-                    drafted += 1
-            outcome.draft_ms, outcome.extend_ms = draft_ms * max(0, drafted - 1), draft_ms
-        draws = torch.rand(size, 8, generator=generator) < accept
-        outcome.accepted = [int(row[:drafted].long().cumprod(0).sum()) for row in draws]
-        outcome.drafted = drafted
-        policy.observe(outcome)
-        taken.append(drafted)
-    return taken
-
-
-class TestThroughputBatchPolicy:
-    def policy(self) -> ThroughputBatchPolicy:
-        return ThroughputBatchPolicy(Controller.load(), 0, Costs.linear(4.0, 20.0))
-
-    def test_drafts_far_where_that_pays(self) -> None:
-        taken = rounds(self.policy(), 2, accept=0.95, draft_ms=1.0, count=60)
-        assert sum(taken[20:]) / 40 > 4
-
-    def test_rests_where_it_does_not(self) -> None:
-        taken = rounds(self.policy(), 2, accept=0.3, draft_ms=15.0, count=100)
-        assert taken[EVIDENCE + 2 :].count(0) > 0.85 * len(taken[EVIDENCE + 2 :])
-        assert any(taken[EVIDENCE + 2 :]), "it must look again now and then"
-
-    def test_comes_back(self) -> None:
-        policy = self.policy()
-        rounds(policy, 2, accept=0.3, draft_ms=15.0, count=60)
-        taken = rounds(policy, 2, accept=0.97, draft_ms=1.0, count=200)
-        assert sum(taken[-40:]) / 40 > 3
-
-    def test_batch_sizes_are_judged_apart(self) -> None:
-        policy = self.policy()
-        rounds(policy, 8, accept=0.3, draft_ms=15.0, count=30)
-        rounds(policy, 1, accept=0.95, draft_ms=1.0, count=30)
-        assert not policy.warm(8) and policy.warm(1) and policy.pace(9) is policy.pace(16)
-
-    def test_a_long_way_back_must_be_worth_it(self) -> None:
-        policy = self.policy()
-        rounds(policy, 1, accept=0.6, draft_ms=6.0, count=60)
-        assert policy.begin(1, 100_000, [None]) == 0
-
-    def test_a_prompt_is_read_where_the_output_pays_for_it(self) -> None:
-        policy = self.policy()
-        rounds(policy, 2, accept=0.8, draft_ms=2.0, count=60)
-        policy.read(100, 100.0)
-        assert policy.warm(2, 1, 100)
-        for _ in range(30):
-            policy.ended(4)
-        assert policy.length < 12 and not policy.warm(2, 1, 100)
-
-    def test_nan_keeps_to_the_fallback_and_is_counted(self) -> None:
-        policy = self.policy()
-        policy.begin(2, 0, [None, None])
-        nan = float("nan")
-        going = [policy.more([[1.0] * i, [nan] * i], [[0.5] * i, [nan] * i]) for i in range(1, 7)]
-        assert going == [True, True, True, False, False, False] and policy.fallbacks == 6
-
-
-def test_the_papers_rule_for_a_batch() -> None:
-    policy = TokensBatchPolicy(Controller.load(), 0, max_gamma=6)
-    assert policy.begin(2, 0, [None, None]) == 4
-    assert policy.begin(2, 0, [(0.1, 0.95, 0.2, 0.9), None]) in (2, 4, 6)
-    assert policy.begin(1, 0, [(math.nan,) * 4]) == 4 and policy.fallbacks == 1
-    assert FixedBatchPolicy(3).begin(9, 0, []) == 3
 
 
 def test_what_widths_cost_is_added_up() -> None:

@@ -43,9 +43,6 @@ TRIAL_KEEPS = 0.25
 LENGTH, LATELY = 128.0, 0.95
 """Tokens of output and of prompt expected of the first request, and the weight one keeps per later one."""
 
-CLEARLY = 1.5
-"""How many times over drafting has to pay for reading a prompt: what it saves is a small difference of large times."""
-
 RESUME_SHARE = 0.02
 """Most of the time that may go into bringing the draft's cache up to date for a trial."""
 
@@ -187,7 +184,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
 
     def _pays_to_read(self, pace: _Pace, size: int, requests: int, rows: float) -> bool:
         """Whether ``requests`` in a batch of ``size`` are worth the draft's reading of their ``rows``."""
-        return CLEARLY * self.reading.ms(round(rows)) <= requests / size * pace.saved_ms(self.length)
+        return self.reading.ms(round(rows)) <= requests / size * pace.saved_ms(self.length)
 
     def read(self, rows: int, ms: float) -> None:
         self.reading.observe(rows, ms)
