@@ -138,7 +138,7 @@ def soak(server: Server, steer: Path, asked: list[Any], wanted: list[list[int]],
         peak = max(peak, memory_mb(server.process.pid))
     hung = sum(client.is_alive() for client in clients)
     time.sleep(2)
-    server.post("/flush_cache")
+    server.flush()
     time.sleep(1)
     load = server.get("/v1/loads")["loads"][0]
     return {

@@ -143,7 +143,7 @@ def test_a_rested_draft_catches_up(plain: Server, steered: Steered) -> None:
     wanted = plain.all(several)
     rates = {}
     for how in ("fixed", "resting", "cold"):
-        steered.post("/flush_cache")
+        steered.flush()
         steered.steer(how)
         before = steered.series()
         assert steered.all(several) == wanted
@@ -160,7 +160,7 @@ def test_a_prefix_inherited_from_a_rested_draft_is_mended(plain: Server, steered
     wanted = plain.all(several, 1)
     rates = []
     for first in ("fixed", "resting"):
-        steered.post("/flush_cache")
+        steered.flush()
         steered.steer(first)
         steered.generate(shared, 1)
         steered.steer("fixed")
@@ -293,7 +293,7 @@ def test_kv_slots_return(server: Steered) -> None:
     end = time.monotonic() + 10
     while load()["num_running_reqs"] and time.monotonic() < end:
         time.sleep(0.1)
-    server.post("/flush_cache")
+    server.flush()
     time.sleep(0.5)
     assert load()["num_running_reqs"] == load()["num_used_tokens"] == 0
 

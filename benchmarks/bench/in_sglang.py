@@ -135,7 +135,7 @@ class Serving:
         return entries
 
     def _pass(self, prompts: Sequence[tuple[Prompt, list[int]]], size: int) -> list[Entry]:
-        self.server.post("/flush_cache?timeout=60")  # at once it may find the last answer's request still there
+        self.server.flush()
         with ThreadPoolExecutor(size) as pool:
             return list(pool.map(lambda one: self._one(one[0], one[1], size), prompts))
 

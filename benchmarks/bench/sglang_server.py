@@ -117,6 +117,10 @@ class Server:
             text = answer.read().decode()
         return json.loads(text) if text.startswith(("[", "{")) else text
 
+    def flush(self) -> None:
+        """Empty the prefix cache, once the last answer's request is gone from the scheduler."""
+        self.post("/flush_cache?timeout=60")
+
     def stream(self, path: str, **body: Any) -> Any:
         """The events of a streamed answer, as they come."""
         request = urllib.request.Request(
