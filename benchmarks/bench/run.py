@@ -31,13 +31,16 @@ def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str,
     journal = Journal(out.with_suffix(".partial.jsonl")) if out else None
     units = [unit for unit in (journal.read() if journal else []) if unit["setting"] == setting]
     done = {unit["key"] for unit in units}
+    now = revision()
     for framework in plan.frameworks:
         for made in FRAMEWORKS[framework](plan, done, report):
             units.append({"setting": setting, "key": made.key, "entries": made.entries, "facts": made.facts})
+            units[-1]["revision"] = now
             if journal:
                 journal.append(units[-1])
     entries = [entry for unit in units for entry in unit["entries"] if _asked(plan, entry)]
-    result: dict[str, Any] = {"kind": KIND, "version": VERSION, "command": command, "revision": revision()}
+    result: dict[str, Any] = {"kind": KIND, "version": VERSION, "command": command, "revision": now}
+    result["revisions"] = sorted({unit.get("revision") or "unknown" for unit in units})  # of a journal gone on with
     result |= {"machine": machine(), "versions": versions(), "settings": {**setting, "repeats": plan.repeats}}
     result["settings"]["prompts"] = len(plan.prompts)
     result |= {"costs": {}, "skipped": []}

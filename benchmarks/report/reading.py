@@ -125,6 +125,7 @@ class Result(msgspec.Struct, frozen=True):
     versions: dict[str, Any]
     command: str = ""
     revision: str | None = None
+    revisions: list[str] = []
     costs: dict[str, PairCosts] = {}
     skipped: list[tuple[str, str, str]] = []
     agreement: list[Agreement] = []

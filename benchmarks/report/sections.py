@@ -53,7 +53,10 @@ def settings_section(result: Result) -> str:
     facts = [(str(name), _said(value)) for name, value in result.settings.items()]
     facts += [(str(name), _said(value)) for name, value in result.machine.items()]
     facts += [("versions", ", ".join(f"{name} {at}" for name, at in result.versions.items()) or "not stored")]
-    facts += [("revision", result.revision or "not in a git clone"), ("command", result.command or "not stored")]
+    facts += [
+        ("revision", ", ".join(result.revisions) or result.revision or "not in a git clone"),
+        ("command", result.command or "not stored"),
+    ]
     return f"<dl>{''.join(element('dt', name) + element('dd', value) for name, value in facts)}</dl>"
 
 
