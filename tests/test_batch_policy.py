@@ -10,7 +10,8 @@ import pytest
 
 from speckv.controller.cost import Costs
 from speckv.controller.policies.batch import BatchPolicy, BatchRound, FixedBatchPolicy, TokensBatchPolicy
-from speckv.controller.policies.batch_throughput import EVIDENCE, ThroughputBatchPolicy
+from speckv.controller.policies.batch_throughput import ThroughputBatchPolicy
+from speckv.controller.policies.pace import EVIDENCE
 from speckv.integrations.runtime import Controller
 
 CEILING = 8

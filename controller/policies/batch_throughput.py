@@ -21,21 +21,10 @@ from speckv.controller.policies.batch import (
     TokensBatchPolicy,
 )
 from speckv.controller.policies.learned import Controller
-
-MEMORY = 0.97
-"""Weight that a round keeps per later round."""
-
-EVIDENCE = 6
-"""Rounds with drafting before a guess of the costs is believed, and before what a batch size reached counts."""
-
-FIRST_PROBE, LAST_PROBE = 16, 256
-"""After how many plain rounds to draft again to see, doubled while it does not pay."""
-
-FIRST_PLAIN = 16
-"""After how many rounds with drafting to decode plainly, to time that; doubled every time, up to LAST_PROBE."""
+from speckv.controller.policies.pace import EVIDENCE, LAST_PROBE, MEMORY, Pace
 
 BURST = 3
-"""Rounds of one such trial: the first pays for the draft's cache, so one alone would be judged too harshly."""
+"""Rounds of such a trial: the first pays for the draft's cache, so one alone would be judged too harshly."""
 
 TRIAL_KEEPS = 0.25
 """Weight of what was known before a trial: what it shows is newer."""
@@ -45,72 +34,6 @@ LENGTH, LATELY = 128.0, 0.95
 
 RESUME_SHARE = 0.02
 """Most of the time that may go into bringing the draft's cache up to date for a trial."""
-
-
-class _Pace:
-    """What is known about one batch size: costs, and how fast a request went with drafting."""
-
-    def __init__(self, cost: BatchCost) -> None:
-        self.cost = cost
-        self.tokens = self.ms = 0.0  # per request, decaying, of rounds with drafting
-        self.seen = 0
-        self.idle = self.busy = 0
-        self.idle_ms = 0.0
-        self.burst = 0
-        self.probe_after = FIRST_PROBE
-        self.plain_after = FIRST_PLAIN
-        self._times: list[float] = []
-        self._modelled = math.inf
-        self._rounds = 0
-
-    def times(self, gammas: Sequence[int], persistence: float) -> list[float]:
-        """The cost model's round times, asked anew in every eighth round: a table of medians takes a while."""
-        if self._rounds % 8 == 0 or self._rounds < 8:
-            self._times = self.cost.times(gammas)
-            tokens = np.cumsum(persistence ** np.asarray(gammas))
-            self._modelled = float(np.max(tokens / np.asarray(self._times)))
-        self._rounds += 1
-        return self._times
-
-    @property
-    def plain(self) -> float:
-        """Tokens per ms of one request without drafting."""
-        return 1.0 / self.cost.rest_ms
-
-    @property
-    def rate(self) -> float:
-        """Tokens per ms of one request with drafting: as reached, or by the best fixed γ as far as is known."""
-        return max(self._modelled, self.tokens / self.ms if self.seen >= EVIDENCE else 0.0)
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether this round is to show what drafting brings."""
-        return self.burst > 0
-
-    @property
-    def pays(self) -> bool:
-        return self.rate >= self.plain
-
-    def saved_ms(self, tokens: float) -> float:
-        """By how much less drafting takes for so many tokens of every request."""
-        return tokens * (1.0 / self.plain - 1.0 / self.rate)
-
-    def add(self, outcome: BatchRound) -> None:
-        """Learn from a round over this batch size."""
-        if outcome.timed:
-            self.cost.observe(outcome)
-        if not outcome.active:
-            self.busy = 0
-            self.idle += 1
-            self.idle_ms += outcome.verify_ms
-            return
-        self.busy += 1
-        self.seen += 1
-        self.burst = max(0, self.burst - 1)
-        self.tokens = MEMORY * self.tokens + outcome.emitted / max(1, len(outcome.accepted))
-        self.ms = MEMORY * self.ms + self.cost.round_ms(outcome)
-        if self.pays:
-            self.probe_after = FIRST_PROBE
 
 
 class ThroughputBatchPolicy(LearnedBatchPolicy):
@@ -145,24 +68,24 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self.reading = ReadingCost(costs)
         self._lengths, self._endings = LENGTH, 1.0
         self._rows, self._prompts = LENGTH, 1.0
-        self._paces: dict[int, _Pace] = {}
-        self._pace: _Pace | None = None
+        self._paces: dict[int, Pace] = {}
+        self._pace: Pace | None = None
         self._size = 0
         self._times: list[float] = []
         self._followed, self._followers = 8.0, 10.0
         self._accepted = self._predicted = 8.0
         self._asked: list[tuple[int, float]] = []
 
-    def pace(self, size: int) -> _Pace:
+    def pace(self, size: int) -> Pace:
         """Of the batch size; above 8 sizes share one with those up to the next power of two."""
         key = size if size <= 8 else 1 << (size - 1).bit_length()
         if key not in self._paces:
             seen = [known for known, pace in self._paces.items() if pace.seen >= EVIDENCE]
             if seen:
                 nearest = min(seen, key=lambda known: abs(math.log(known / key)))
-                self._paces[key] = _Pace(self._paces[nearest].cost.like(key, self.max_gamma))
+                self._paces[key] = Pace(self._paces[nearest].cost.like(key, self.max_gamma))
             else:
-                self._paces[key] = _Pace(BatchCost.guess(key, self.costs))
+                self._paces[key] = Pace(BatchCost.guess(key, self.costs))
                 self._paces[key].burst = EVIDENCE
         return self._paces[key]
 
@@ -182,7 +105,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
         self._rows, self._prompts = LATELY * self._rows + rows, LATELY * self._prompts + requests
         return pace.pays and self._pays_to_read(pace, size, requests, rows)
 
-    def _pays_to_read(self, pace: _Pace, size: int, requests: int, rows: float) -> bool:
+    def _pays_to_read(self, pace: Pace, size: int, requests: int, rows: float) -> bool:
         """Whether ``requests`` in a batch of ``size`` are worth the draft's reading of their ``rows``."""
         return self.reading.ms(round(rows)) <= requests / size * pace.saved_ms(self.length)
 
@@ -236,7 +159,7 @@ class ThroughputBatchPolicy(LearnedBatchPolicy):
                 self._predicted += total / self._size
         self._asked = []
 
-    def _drafting(self, pace: _Pace, size: int, behind: int) -> bool:
+    def _drafting(self, pace: Pace, size: int, behind: int) -> bool:
         """Whether this round may draft at all."""
         if pace.burst:
             return True
