@@ -15,9 +15,11 @@ ROOT = Path.cwd()
 
 
 def results_section(results: Path) -> str:
-    """Tables of every ``demo-*.json`` and ``end-to-end-*.json`` and of ``replay.json`` in ``results``."""
+    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths.json`` and of ``replay.json``."""
     parts = [_table(_read(path)) for path in sorted(results.glob("demo-*.json"))]
     parts += [_end_to_end(_read(path)) for path in sorted(results.glob("end-to-end-*.json"))]
+    if (path := results / "widths.json").exists():
+        parts.append(_widths(_read(path)))
     if (path := results / "replay.json").exists():
         parts.append(_replay(_read(path)))
     return "\n\n".join(parts)
@@ -60,12 +62,28 @@ def _place(row: dict[str, Any]) -> str:
 
 def _end_to_end(result: dict[str, Any]) -> str:
     machine, settings = result["machine"], result["settings"]
+    framework = result["rows"][0]["framework"]
+    order = "policies interleaved"
+    if framework == "sglang":
+        order = f"one server after the other, {settings['repeats']} times in mirrored order"
     return (
-        f"`{result['command']}`: wall clock in {result['rows'][0]['framework']}, {settings['prompts']} held-out "
-        f"prompts × {settings['tokens']} tokens, greedy, policies interleaved, on {machine['cores']} cores of "
+        f"`{result['command']}`: wall clock in {framework}, {settings['prompts']} held-out "
+        f"prompts × {settings['tokens']} tokens, greedy, {order}, on {machine['cores']} cores of "
         f"{machine['cpu']} ({machine['formats']}). Best fixed is the best of plain and γ 2, 4, 8 in hindsight, with "
         f"the 95 % interval beside it; waits in ms.\n\n{summary(result['rows']).markdown().rstrip()}"
     )
+
+
+def _widths(result: dict[str, Any]) -> str:
+    lines = ["| ceiling | widths built beforehand | seconds | MiB | server up after, s |", "|---:|---:|---:|---:|---:|"]
+    for row in result["rows"]:
+        made = f"{row['widths_s']:.2f} | {row['widths_mib']:.1f}"
+        lines.append(f"| {row['ceiling']} | {row['widths']} | {made} | {row['start_s']:.0f} |")
+    intro = (
+        f"`{result['command']}`: what SGLang's server takes to build a state for every γ up to the ceiling, draft loop "
+        "eager. The ceiling's own state is part of any start and not counted."
+    )
+    return "\n".join([intro, "", *lines])
 
 
 def _replay(result: dict[str, Any]) -> str:
