@@ -8,6 +8,7 @@ from typing import Any
 
 from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.replay.figures import table
+from speckv.benchmarks.report.verdict import RESTS
 from speckv.benchmarks.tables import fill_sections
 from speckv.controller.files import write_whole
 
@@ -57,7 +58,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _place(row: dict[str, Any]) -> str:
-    return str(row["regime"]) if row["framework"] == "transformers" else f"{row['concurrency']} at a time"
+    place = str(row["regime"]) if row["framework"] == "transformers" else f"{row['concurrency']} at a time"
+    return place if row["mean_gamma"] >= RESTS else f"{place}, hardly drafting"
 
 
 def _end_to_end(result: dict[str, Any]) -> str:

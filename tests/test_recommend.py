@@ -13,6 +13,7 @@ from bench_results import LEVEL, LOSES, PAYS, Where, bench_result, both_framewor
 from speckv.benchmarks import cli
 from speckv.benchmarks.report.reading import Place, Result, read
 from speckv.benchmarks.report.recommend import choice, recommendations
+from speckv.benchmarks.report.verdict import details
 
 HERE = ("transformers", "bf16", 1)
 SERVER = ("sglang", "bf16", 1)
@@ -71,6 +72,17 @@ def test_what_is_not_shown_is_said_to_be_so(tmp_path: Path) -> None:
     assert gamma == 0 and "It is not shown that speculation pays here" in text and "interval includes 1" in text
     assert "To settle it measure more prompts (--count " in text or "More prompts than is sensible" in text
     assert "only 3, so the interval itself is uncertain" in said(reading(tmp_path, {HERE: PAYS}, prompts=3))
+
+
+def test_a_lead_without_drafting_is_not_speculations(tmp_path: Path) -> None:
+    made = bench_result({HERE: PAYS})
+    for row in made["rows"]:
+        if row["policy"] == "speckv":
+            row |= {"mean_gamma": 0.0, "drafted": 0, "accepted": 0, "wasted": 0}
+    result = read(save(made, tmp_path / "r.json"))
+    gamma, text = choice(result, Place(*HERE))
+    assert gamma == 0 and "not speculation's doing" in text
+    assert "drafted next to nothing, so its lead on plain decoding is not speculation's" in details(result)[0]
 
 
 def test_transformers_default_where_it_is_faster(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from speckv.benchmarks.report.economics import (
     cost_fit,
 )
 from speckv.benchmarks.report.reading import Place, Result, Row
-from speckv.benchmarks.report.verdict import FEW_PROMPTS, Finding, finding, why
+from speckv.benchmarks.report.verdict import FEW_PROMPTS, Finding, finding, judged, why
 from speckv.benchmarks.report.words import at_once, fixed_gamma, listed, number, percent, ratio, where
 
 SAME = 0.01
@@ -47,7 +47,8 @@ def _place(result: Result, place: Place) -> str:
 def choice(result: Result, place: Place) -> tuple[int | None, str]:
     """The γ to use (None lets speckv choose, 0 is plain decoding), and the reason with its figures.
 
-    speckv where its whole interval against plain is above 1, unless a fixed γ that also pays is better than it beyond
+    Plain decoding where speckv drafted next to nothing and is ahead all the same: that is not speculation's doing.
+    Else speckv where its whole interval against plain is above 1, unless a fixed γ that also pays is better than it beyond
     its interval; else a fixed γ whose own interval is above 1; else plain decoding.
     """
     here = result.at(place)
@@ -66,6 +67,11 @@ def choice(result: Result, place: Place) -> tuple[int | None, str]:
             gamma,
             f"{text} It was chosen in hindsight on these prompts; on others it may be another γ.{_stock(ours)}",
         )
+    if judged(ours) is Finding.RESTED:
+        text = (
+            f"Use plain decoding: {OURS} drafted nothing here, so that it wrote {measured} is not speculation's doing"
+        )
+        return 0, f"{text}. Where the load varies, {OURS} does as well here, and drafts at lower load where that pays."
     if found is Finding.ABOVE and not (beaten and ours.best_fixed == PLAIN):
         text = f"Use {OURS}: {measured}"
         if gamma:

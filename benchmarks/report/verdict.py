@@ -19,12 +19,17 @@ FEW_PROMPTS = 8
 """Below it a resampled interval is too narrow to be relied on."""
 
 
+RESTS = 0.05
+"""Draft tokens a round below which speckv is said to have decoded plainly."""
+
+
 class Finding(Enum):
-    """What the 95 % interval of a ratio says."""
+    """What the 95 % interval of a ratio says; of a place also that a lead is not speculation's."""
 
     ABOVE = "above"
     BELOW = "below"
     UNCLEAR = "unclear"
+    RESTED = "rested"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Verdict:
             Finding.ABOVE: "speculation pays",
             Finding.BELOW: "speculation does not pay",
             Finding.UNCLEAR: "it is not shown whether speculation pays",
-        }[finding(row, "vs_plain")]
+            Finding.RESTED: f"{OURS} drafted next to nothing, so its lead on plain decoding is not speculation's",
+        }[judged(row)]
         text = f"{where(self.place)}: {said}. {OURS} wrote {number(row.tokens_per_s)} tokens/s, {row.vs_plain:.2f} "
         text += "times plain decoding ("
         if row.single("vs_plain"):
@@ -65,12 +71,18 @@ def finding(row: Row, key: str) -> Finding:
     return Finding.ABOVE if low > 1 else Finding.BELOW if high < 1 else Finding.UNCLEAR
 
 
+def judged(row: Row) -> Finding:
+    """What the ratio to plain decoding says of our speculation at a place."""
+    found = finding(row, "vs_plain")
+    return Finding.RESTED if found is Finding.ABOVE and row.mean_gamma < RESTS else found
+
+
 def verdicts(result: Result) -> list[Verdict]:
     """One per place, in the order measured."""
     made = []
     for place in result.places:
         row = result.at(place).get(OURS)
-        made.append(Verdict(place, finding(row, "vs_plain") if row else None, row, result.prompts_at(place)))
+        made.append(Verdict(place, judged(row) if row else None, row, result.prompts_at(place)))
     return made
 
 
@@ -123,6 +135,7 @@ def _counted(known: Sequence[Verdict]) -> str:
         Finding.ABOVE: "speculation with speckv pays",
         Finding.BELOW: "it does not pay",
         Finding.UNCLEAR: "it is not shown either way",
+        Finding.RESTED: "it drafts next to nothing",
     }
     return listed(
         [
