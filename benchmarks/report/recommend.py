@@ -48,8 +48,8 @@ def choice(result: Result, place: Place) -> tuple[int | None, str]:
     """The γ to use (None lets speckv choose, 0 is plain decoding), and the reason with its figures.
 
     Plain decoding where speckv drafted next to nothing and is ahead all the same: that is not speculation's doing.
-    Else speckv where its whole interval against plain is above 1, unless a fixed γ that also pays is better than it beyond
-    its interval; else a fixed γ whose own interval is above 1; else plain decoding.
+    Else speckv where its whole interval against plain is above 1, unless a fixed γ that also pays is better than it
+    beyond its interval; else a fixed γ whose own interval is above 1; else plain decoding.
     """
     here = result.at(place)
     ours = here[OURS]

@@ -31,6 +31,7 @@ class Steered(BatchPolicy):
         self.random = random.Random(0)
         self.rounds = 0
         self.how = "real"
+        self.poisoned = False
 
     @property
     def fallbacks(self) -> int:  # type: ignore[override]
@@ -43,6 +44,7 @@ class Steered(BatchPolicy):
     def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
         self.how = self.file.read_text().strip()
         self.rounds += 1
+        self.poisoned |= self.how == "nan"
         if self.asks:
             gamma = self.genuine.begin(size, behind, previous)
             return gamma or (self.most if self.how == "nan" else 0)
@@ -53,7 +55,8 @@ class Steered(BatchPolicy):
     def first(self, entropies: Lists, confidences: Lists) -> bool:
         if self.asks:
             return self.genuine.first(entropies, confidences)
-        assert all(0 < p[0] <= 1.0001 for p in confidences) and all(h[0] > -1e-3 for h in entropies)
+        # A NaN of the mode nan stays with its request until the draft's next forward.
+        assert self.poisoned or (all(0 < p[0] <= 1.0001 for p in confidences) and all(h[0] > -1e-3 for h in entropies))
         return self.how != "random" or self.random.random() < 0.9
 
     def more(self, entropies: Lists, confidences: Lists) -> bool:
