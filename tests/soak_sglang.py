@@ -42,7 +42,7 @@ class Soak:
         self.server, self.asked, self.wanted = server, asked, wanted
         self.end = time.monotonic() + seconds
         self.lock = threading.Lock()
-        self.sent = self.right = self.aborted = 0
+        self.sent = self.right = self.aborted = self.too_late = 0
         self.wrong: list[str] = []
 
     def client(self, number: int) -> None:
@@ -73,14 +73,16 @@ class Soak:
 
     def abort(self, turn: int) -> None:
         sampling = {"temperature": 0, "max_new_tokens": 300, "ignore_eos": True}
-        events = self.server.stream("/generate", rid=f"abort-{turn}", input_ids=[5, 6, 7], sampling_params=sampling)
-        next(events)
-        self.server.post("/abort_request", rid=f"abort-{turn}")
-        last = list(events)[-1]["meta_info"]["finish_reason"]["type"]
+        events = self.server.stream("/generate", rid=f"abort-{turn}-", input_ids=[5, 6, 7], sampling_params=sampling)
+        first = next(events)
+        self.server.post("/abort_request", rid=f"abort-{turn}-")
+        *_, last = (first, *events)
+        reason = last["meta_info"]["finish_reason"]["type"]
         with self.lock:
-            self.aborted += 1
-            if last != "abort":
-                self.wrong.append(f"abort ended with {last}")
+            self.aborted += reason == "abort"
+            self.too_late += reason == "length"  # it was faster than its abort
+            if reason not in ("abort", "length"):
+                self.wrong.append(f"abort ended with {reason}")
 
 
 def main() -> None:
@@ -146,6 +148,7 @@ def soak(server: Server, steer: Path, asked: list[Any], wanted: list[list[int]],
         "requests": soaking.sent,
         "answered_as_plain": soaking.right,
         "aborted": soaking.aborted,
+        "ended_before_their_abort": soaking.too_late,
         "hung_clients": hung,
         "wrong": soaking.wrong[:20],
         "slots_used_at_end": load["num_used_tokens"] + load["num_running_reqs"],
