@@ -19,7 +19,7 @@ from speckv.benchmarks.prompts import load_prompts
 from speckv.benchmarks.tables import Table
 from speckv.controller.errors import SpecKVError
 
-REGIMES = {"transformers": ("bf16", "int8", "nf4", "nf4-draft4"), "sglang": ("bf16",)}
+REGIMES = {"transformers": ("bf16", "int8", "nf4", "nf4-draft4"), "sglang": ("bf16", "int8", "nf4")}
 CONCURRENCIES = {"transformers": (1,), "sglang": (1, 2, 4, 8)}
 REPEATS = {"transformers": 1, "sglang": 2}
 PROMPTS = {"transformers": 12, "sglang": 16}

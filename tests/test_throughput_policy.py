@@ -8,7 +8,7 @@ import pytest
 from simulation import Oracle, World, earned, linear, milliseconds, play
 
 from speckv.controller.cost import CostModel, Costs
-from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policies.throughput import DEFAULT_CEILING, HIGHEST_CEILING, ThroughputPolicy
 from speckv.controller.policy import Round
 
 ROUNDS = 800
@@ -156,3 +156,22 @@ def test_a_prefill_only_to_probe_is_rare() -> None:
     share, before = prefills_to_probe(200)
     assert 0 < share < 0.02
     assert before >= 0.9 * 60_000
+
+
+@pytest.mark.parametrize("per_token", [True, False])
+def test_the_default_ceiling_is_lifted_once_it_was_reached_and_all_accepted(per_token: bool) -> None:
+    """Where a draft costs next to nothing and nearly all is accepted; a ceiling that was asked for stays."""
+    world = World(0.99, 2.0, linear(100.0, 1.0))
+    for asked, expected in ((None, {DEFAULT_CEILING, HIGHEST_CEILING}), (DEFAULT_CEILING, {DEFAULT_CEILING})):
+        policy = ThroughputPolicy(Oracle(0.99), 0, CostModel(Costs.linear(2, 100)), asked, per_token)
+        played = play(policy, world, 200)
+        reached = [this for this in played if this.drafted >= DEFAULT_CEILING]
+        assert {this.drafted for this in reached} & {DEFAULT_CEILING, HIGHEST_CEILING} == expected
+        first_whole = next(number for number, this in enumerate(played) if this.accepted == DEFAULT_CEILING)
+        assert all(this.drafted <= DEFAULT_CEILING for this in played[: first_whole + 1])
+
+
+def test_a_pair_that_never_gets_that_far_keeps_the_default_ceiling() -> None:
+    policy = ThroughputPolicy(Oracle(0.3), 0, CostModel(Costs.linear(10, 100)))
+    play(policy, pair(0.3, 0.1), 300)
+    assert policy.max_gamma == DEFAULT_CEILING

@@ -12,17 +12,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN, Entry, Plan, Unit
+from speckv.benchmarks.bench.plan import OURS, PLAIN, REGIMES, Entry, Plan, Unit
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import version
+from speckv.integrations.models.compressed import compressed_folder
 from speckv.integrations.models.loading import load_model, load_tokenizer, perturbed, resolve
 
 NAME = "sglang"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+"""Of what is not compressed; what is computes in bfloat16."""
+
 CEILING = 8
 WARM_UP = 1
 OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
@@ -31,15 +34,10 @@ OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
 def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
     """A unit per regime, repetition, policy and concurrency: all prompts once, so many at a time.
 
-    Every other repetition goes through the policies in reverse. Compressed targets are left out, and that is said.
+    Every other repetition goes through the policies in reverse.
     """
     python = plan.sglang_python or own_python()
     for regime in plan.regimes:
-        if regime not in DTYPES:
-            reason = "SGLang is measured with uncompressed weights only"
-            if (key := f"{NAME}/{regime}/skipped") not in done:
-                yield Unit(key, facts={"skipped": [[NAME, regime, reason]]})
-            continue
         policies = [policy for policy in plan.policies if policy in (PLAIN, OURS) or policy.startswith("fixed-")]
         work = [
             (repeat, policy, size)
@@ -53,11 +51,11 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
         if not todo:
             continue
         with ExitStack() as held:
-            target, draft = folders(plan.pair, held, report)
-            prompts = _ids(target, plan.prompts)
+            models = folders(plan.pair, held, report, *REGIMES[regime])
+            prompts = _ids(models[0], plan.prompts)
             for repeat, policy in dict.fromkeys((repeat, policy) for repeat, policy, _ in todo):
                 sizes = [size for at, of, size in todo if (at, of) == (repeat, policy)]
-                with Serving(plan, regime, policy, target, draft, python) as serving:
+                with Serving(plan, regime, policy, models, python) as serving:
                     for size in sizes:
                         entries = serving.answer(prompts, size)
                         yield Unit(_key(regime, repeat, policy, size), [e | {"repeat": repeat} for e in entries])
@@ -86,12 +84,14 @@ def wait_for(server: Server, what: str) -> Server:
         raise SpecKVError(f"SGLang did not start with {what}: {last[:200]}") from None
 
 
-def options(policy: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
+def options(policy: str, regime: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
     """The server's options for a policy."""
     made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384"]
+    formats = ["auto" if compression in DTYPES else "bitsandbytes" for compression in REGIMES[regime]]
+    made += ["--load-format", formats[0]]
     if policy == PLAIN:
         return made
-    made += ["--speculative-draft-model-path", draft]
+    made += ["--speculative-draft-model-path", draft, "--speculative-draft-load-format", formats[1]]
     if policy == OURS:
         made += ["--speculative-algorithm", "SPECKV", "--speculative-num-steps", str(CEILING)]
         if controller != "default":
@@ -107,12 +107,13 @@ def options(policy: str, draft: str, slots: int, controller: str, folder: Path) 
 class Serving:
     """A policy's running server."""
 
-    def __init__(self, plan: Plan, regime: str, policy: str, target: str, draft: str, python: str) -> None:
+    def __init__(self, plan: Plan, regime: str, policy: str, models: tuple[str, str], python: str) -> None:
         self.plan, self.regime, self.policy = plan, regime, policy
         self.folder = tempfile.TemporaryDirectory()
-        given = options(policy, draft, max(plan.concurrencies), plan.controller, Path(self.folder.name))
-        threads = plan.threads or None
-        self.server = Server(Path(target), *given, dtype=DTYPES[regime], threads=threads, python=python)
+        target, draft = models
+        given = options(policy, regime, draft, max(plan.concurrencies), plan.controller, Path(self.folder.name))
+        dtype = DTYPES.get(REGIMES[regime][0], "bfloat16")
+        self.server = Server(Path(target), *given, dtype=dtype, threads=plan.threads or None, python=python)
 
     def __enter__(self) -> Serving:
         wait_for(self.server, self.policy)
@@ -177,15 +178,22 @@ def _key(regime: str, repeat: int, policy: str, size: int) -> str:
     return f"{NAME}/{regime}/{repeat}/{policy}/{size}"
 
 
-def folders(pair: str, held: ExitStack, report: Report) -> tuple[str, str]:
+def folders(
+    pair: str, held: ExitStack, report: Report, compression: str = "bf16", draft_compression: str = "bf16"
+) -> tuple[str, str]:
     """Target and draft as folders or hub ids; a draft that is the target with noise is written to a folder first."""
     sources = resolve(pair, report)
-    if sources.draft is not None:
-        return sources.target, sources.draft
-    folder = held.enter_context(tempfile.TemporaryDirectory())
-    perturbed(load_model(sources.target, "bf16"), sources.noise).save_pretrained(folder)
-    load_tokenizer(sources.target).save_pretrained(folder)
-    return sources.target, folder
+    target, draft, kept = sources.target, sources.draft, None
+    if draft is None:
+        kept = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        draft = str(kept / "draft")
+        perturbed(load_model(target, "bf16"), sources.noise).save_pretrained(draft)
+        load_tokenizer(target).save_pretrained(draft)
+    if compression not in DTYPES:
+        target = str(compressed_folder(target, compression, report))
+    if draft_compression not in DTYPES:
+        draft = str(compressed_folder(draft, draft_compression, report, kept))
+    return target, draft
 
 
 def _ids(target: str, prompts: Sequence[Prompt]) -> list[tuple[Prompt, list[int]]]:

@@ -40,9 +40,8 @@ def replay_regime(
     random.Random(ORDER_SEED).shuffle(order)
     level = compression_level(regime.compression)
     loaded = Controller.load(controller)
-    limit = {} if max_gamma is None else {"max_gamma": max_gamma}
     policies = {name: make_peer(name, loaded, level) for name in PEERS}
-    policies[OURS] = make_policy(loaded, "throughput", "token", level, regime.cost_model(), **limit)
+    policies[OURS] = make_policy(loaded, "throughput", "token", level, regime.cost_model(), max_gamma=max_gamma)
     played = {name: play(policy, order, regime, tokens) for name, policy in policies.items()}
     return played | {BOUND: clairvoyant(order, regime, tokens)}
 

@@ -6,7 +6,7 @@ from speckv.controller.cost import CostModel
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.learned import Controller
-from speckv.controller.policies.throughput import DEFAULT_CEILING, ThroughputPolicy
+from speckv.controller.policies.throughput import HIGHEST_CEILING, ThroughputPolicy
 from speckv.controller.policies.tokens import TokensPolicy
 from speckv.controller.policy import Policy
 
@@ -21,7 +21,7 @@ def make_policy(
     level: int,
     cost: CostModel,
     gamma: int | None = None,
-    max_gamma: int = DEFAULT_CEILING,
+    max_gamma: int | None = None,
 ) -> Policy:
     """The policy for an objective and a mode, or a fixed ``gamma``; raises SpecKVError on an unknown word."""
     if gamma is not None:
@@ -32,8 +32,8 @@ def make_policy(
         raise SpecKVError(f"objective {objective}: must be one of {', '.join(OBJECTIVES)}")
     if mode not in MODES:
         raise SpecKVError(f"mode {mode}: must be one of {', '.join(MODES)}")
-    if not 1 <= max_gamma <= 20:
-        raise SpecKVError(f"max_gamma {max_gamma}: must be within 1 … 20")
+    if max_gamma is not None and not 1 <= max_gamma <= HIGHEST_CEILING:
+        raise SpecKVError(f"max_gamma {max_gamma}: must be within 1 … {HIGHEST_CEILING}")
     if objective == "tokens":
         return TokensPolicy(controller, level)
     return ThroughputPolicy(controller, level, cost, max_gamma, per_token=mode == "token")

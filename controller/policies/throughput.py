@@ -12,8 +12,9 @@ from speckv.controller.features import RecentAcceptance, prefix
 from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policy import Round
 
-DEFAULT_CEILING = 12
-"""Most tokens a round drafts unless told otherwise; 20 is the most that can be asked for."""
+DEFAULT_CEILING, HIGHEST_CEILING = 12, 20
+"""Most tokens a round drafts unless told otherwise, and the most that can be asked for. The default is lifted to the
+latter once a round has been accepted up to it: where a draft token costs an eighth of a verify, that is worth 1 %."""
 
 MEMORY = 0.97
 """Weight that a round keeps per later round in ρ and c: what is learnt is that of the last thirty or so."""
@@ -52,7 +53,7 @@ class Correction:
 
 
 class ThroughputPolicy(LearnedPolicy):
-    """Maximises tokens per second; γ from 0 to ``max_gamma``, decided per drafted token or per step.
+    """Maximises tokens per second; γ from 0 to ``max_gamma`` (None: DEFAULT_CEILING), per drafted token or per step.
 
     With ρ the policy's own throughput (tokens per ms) and T(γ) the cost model's step time, drafting goes on
     after i tokens if for some horizon m ≥ 1
@@ -79,15 +80,15 @@ class ThroughputPolicy(LearnedPolicy):
         controller: Controller,
         level: int,
         cost: CostModel,
-        max_gamma: int = DEFAULT_CEILING,
+        max_gamma: int | None = None,
         per_token: bool = True,
         fallback_gamma: int = 4,
     ) -> None:
-        super().__init__(controller, level, max_gamma, fallback_gamma)
+        super().__init__(controller, level, max_gamma or DEFAULT_CEILING, fallback_gamma)
         self.cost = cost
         self.per_token = per_token
-        self.gammas = tuple(range(max_gamma + 1))
-        self._gammas = np.asarray(self.gammas, dtype=np.float32)
+        self._may_lift = max_gamma is None
+        self._reach(self.max_gamma)
         self._limit = 0
         self._times: list[float] = []
         self._rate = 0.0
@@ -104,6 +105,11 @@ class ThroughputPolicy(LearnedPolicy):
         self._plain_after = FIRST_PROBE
         self._warm = False
         self._prefill_ms = self._since_prefill_ms = 0.0
+
+    def _reach(self, max_gamma: int) -> None:
+        self.max_gamma = max_gamma
+        self.gammas = tuple(range(max_gamma + 1))
+        self._gammas = np.asarray(self.gammas, dtype=np.float32)
 
     @property
     def rate(self) -> float:
@@ -153,6 +159,8 @@ class ThroughputPolicy(LearnedPolicy):
     def observe(self, outcome: Round) -> None:
         super().observe(outcome)
         self.cost.observe(outcome)
+        if self._may_lift and outcome.accepted >= self.max_gamma:
+            self._reach(HIGHEST_CEILING)
         self._recent.add(outcome.accepted, outcome.drafted)
         self._warm = self._warm or outcome.drafted > 0
         self._since_prefill_ms += outcome.verify_ms

@@ -9,10 +9,11 @@ import msgspec
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.policies import MODES, OBJECTIVES
+from speckv.controller.policies.throughput import HIGHEST_CEILING
 from speckv.integrations.runtime import Controller
 
 DEFAULT_CEILING = 8
-MOST = 20
+MOST = HIGHEST_CEILING
 
 
 class LaunchError(SpecKVError, SystemExit):

@@ -11,7 +11,6 @@ from speckv.controller.cost import CostModel, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
-from speckv.controller.policies.throughput import DEFAULT_CEILING
 from speckv.controller.policy import Policy
 from speckv.integrations.compression import detect_level
 from speckv.integrations.runtime import Controller
@@ -28,7 +27,7 @@ def attach(
     objective: str = "throughput",
     mode: str = "token",
     gamma: int | None = None,
-    max_gamma: int = DEFAULT_CEILING,
+    max_gamma: int | None = None,
     compression: str | None = None,
     costs: Costs | None = None,
     policy: Policy | None = None,
@@ -44,7 +43,7 @@ def attach(
     objective : ``"throughput"`` (tokens per second, our default) or ``"tokens"`` (tokens per step, the paper's).
     mode : ``"token"`` decides after every drafted token, ``"step"`` once before drafting. ``tokens`` is per step.
     gamma : a fixed γ instead of any controller.
-    max_gamma : the most tokens a round may draft.
+    max_gamma : the most tokens a round may draft, 1 … 20; by default 12, and 20 once a round of 12 was accepted whole.
     compression : ``fp16``, ``int8`` or ``nf4`` where it cannot be read from the target's configuration.
     costs : what forwards take here (``calibrate(target, draft)``); by default what ``speckv calibrate`` has remembered
         of this pair on this machine, else a guess from the models' sizes. The loop's own timings refine either.
