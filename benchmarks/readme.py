@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from speckv.benchmarks import headroom
 from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.replay.figures import table
 from speckv.benchmarks.report.verdict import RESTS
@@ -16,13 +17,15 @@ ROOT = Path.cwd()
 
 
 def results_section(results: Path) -> str:
-    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths.json`` and of ``replay.json``."""
+    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths.json``, ``replay.json`` and ``headroom.json``."""
     parts = [_table(_read(path)) for path in sorted(results.glob("demo-*.json"))]
     parts += [_end_to_end(_read(path)) for path in sorted(results.glob("end-to-end-*.json"))]
     if (path := results / "widths.json").exists():
         parts.append(_widths(_read(path)))
     if (path := results / "replay.json").exists():
         parts.append(_replay(_read(path)))
+    if (path := results / "headroom.json").exists():
+        parts.append(_headroom(_read(path)))
     return "\n\n".join(parts)
 
 
@@ -58,7 +61,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _place(row: dict[str, Any]) -> str:
-    place = str(row["regime"]) if row["framework"] == "transformers" else f"{row['concurrency']} at a time"
+    place = str(row["regime"])
+    if row["framework"] == "sglang":
+        place += f", {row['concurrency']} at a time"
     return place if row["mean_gamma"] >= RESTS else f"{place}, hardly drafting"
 
 
@@ -67,7 +72,9 @@ def _end_to_end(result: dict[str, Any]) -> str:
     framework = result["rows"][0]["framework"]
     order = "policies interleaved"
     if framework == "sglang":
-        order = f"one server after the other, {settings['repeats']} times in mirrored order"
+        order = "one server after the other"
+        if settings["repeats"] > 1:
+            order += f", {settings['repeats']} times in mirrored order"
     return (
         f"`{result['command']}`: wall clock in {framework}, {settings['prompts']} held-out "
         f"prompts × {settings['tokens']} tokens, greedy, {order}, on {machine['cores']} cores of "
@@ -96,6 +103,15 @@ def _replay(result: dict[str, Any]) -> str:
         f"`{result['command']}`: exact replay of every policy on traces of {prompts} held-out prompts; tokens per "
         "second against the best fixed γ chosen in hindsight, in cost regimes of the paper's GPU, of an 8B draft for a "
         f"70B target, and of this machine.\n\n{made.markdown().rstrip()}"
+    )
+
+
+def _headroom(result: dict[str, Any]) -> str:
+    return (
+        f"`{result['command']}`: the same replay of ours alone, if before each decision it were told whether the next "
+        "token will be accepted, by a hint that is right so often. No policy has that: it shows how well one would have "
+        "to predict. Log-loss is of the probabilities the policy decided on, in nats.\n\n"
+        f"{headroom.table(result['rows']).markdown().rstrip()}"
     )
 
 

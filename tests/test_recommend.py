@@ -37,6 +37,18 @@ def test_speckv_where_its_interval_is_above_1(tmp_path: Path) -> None:
     assert "does not pay" not in text
 
 
+def test_compressed_weights_are_asked_for_and_how_a_server_loads_them(tmp_path: Path) -> None:
+    for regime, draft, load in (("nf4", "DRAFT/b", "auto"), ("nf4-draft4", "DRAFT", "bitsandbytes")):
+        text = said(reading(tmp_path, {("sglang", regime, 1): PAYS}))
+        assert "# TARGET: a folder of its weights as bitsandbytes quantises them to nf4" in text
+        assert ("# DRAFT: " in text) == (draft == "DRAFT")
+        launch = shlex.split(text[text.index("python -m sglang") :].replace("\\\n", "").splitlines()[0])
+        given = dict(zip(launch[3::2], launch[4::2], strict=True))
+        assert given["--model-path"] == "TARGET" and given["--load-format"] == "bitsandbytes"
+        assert given["--speculative-draft-model-path"] == draft
+        assert given["--speculative-draft-load-format"] == load
+
+
 def test_a_fixed_gamma_that_is_better_is_given(tmp_path: Path) -> None:
     rates = PAYS | {"fixed-4": 1.7}
     result = reading(tmp_path, {HERE: rates, SERVER: rates})
@@ -119,7 +131,7 @@ def test_bad_predictions_and_costs_name_their_commands(tmp_path: Path) -> None:
 def test_a_concurrency_that_loses_is_said(tmp_path: Path) -> None:
     text = said(read(save(both_frameworks(), tmp_path / "r.json")))
     assert "sglang, bf16: speckv loses with 8 requests at a time and pays at 1." in text
-    assert "Not measured: sglang, int8: " in text
+    assert "Not measured: sglang, all: " in text
 
 
 def test_names_cannot_steer_a_shell_or_a_terminal(

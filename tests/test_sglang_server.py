@@ -20,6 +20,7 @@ from sglang_models import CONTEXT, EOS, requests, save_pair
 
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.controller.files import write_whole
+from speckv.integrations.models.compressed import compressed_folder
 
 LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608")
 COUNT = 64
@@ -342,6 +343,25 @@ def test_sampling_has_the_targets_distribution(plain: Server, server: Steered) -
         table = [row[:-1] for row in table]
     assert len(table[0]) > 4
     assert chi2_contingency(table).pvalue > 1e-3
+
+
+def test_quantised_targets(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """As bitsandbytes saves them; the draft stays as it is. All is answered, drafted and counted at their level."""
+    config = tmp_path / "speckv.json"
+    config.write_text(json.dumps({"gamma": 3}))
+    loading = ("--load-format", "bitsandbytes", "--speculative-draft-load-format", "auto")
+    given = (*loading, "--speculative-adaptive-config", str(config))
+    targets = {name: compressed_folder(str(pair[0]), name, root=tmp_path) for name in ("int8", "nf4")}
+    running = {name: speckv((target, pair[1]), *given, dtype="bfloat16") for name, target in targets.items()}
+    try:
+        for name, server in running.items():
+            answers = [server.wait().generate(ids, 20) for ids, _ in requests(4, seed=13)]
+            assert all(len(answer["output_ids"]) == 20 for answer in answers)
+            assert sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers) > 0
+            assert f"speckv: {name} target" in server.log.read_text()
+    finally:
+        for server in running.values():
+            server.stop()
 
 
 def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN, REGIMES, Entry, Plan, Unit
+from speckv.benchmarks.bench.plan import DENSE, OURS, PLAIN, REGIMES, Entry, Plan, Unit, load_formats
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
@@ -87,11 +87,11 @@ def wait_for(server: Server, what: str) -> Server:
 def options(policy: str, regime: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
     """The server's options for a policy."""
     made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384"]
-    formats = ["auto" if compression in DTYPES else "bitsandbytes" for compression in REGIMES[regime]]
-    made += ["--load-format", formats[0]]
+    target_format, draft_format = load_formats(regime)
+    made += ["--load-format", target_format]
     if policy == PLAIN:
         return made
-    made += ["--speculative-draft-model-path", draft, "--speculative-draft-load-format", formats[1]]
+    made += ["--speculative-draft-model-path", draft, "--speculative-draft-load-format", draft_format]
     if policy == OURS:
         made += ["--speculative-algorithm", "SPECKV", "--speculative-num-steps", str(CEILING)]
         if controller != "default":
@@ -189,9 +189,9 @@ def folders(
         draft = str(kept / "draft")
         perturbed(load_model(target, "bf16"), sources.noise).save_pretrained(draft)
         load_tokenizer(target).save_pretrained(draft)
-    if compression not in DTYPES:
+    if compression not in DENSE:
         target = str(compressed_folder(target, compression, report))
-    if draft_compression not in DTYPES:
+    if draft_compression not in DENSE:
         draft = str(compressed_folder(draft, draft_compression, report, kept))
     return target, draft
 

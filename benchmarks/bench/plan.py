@@ -21,6 +21,16 @@ REGIMES = {
 }
 """Compression of target and draft, by the name of the regime."""
 
+DENSE = ("bf16", "fp16", "fp32")
+"""The compressions that are none."""
+
+
+def load_formats(regime: str) -> tuple[str, str]:
+    """SGLang's ``--load-format`` of target and draft: what is compressed it loads as bitsandbytes has saved it."""
+    target, draft = ("auto" if compression in DENSE else "bitsandbytes" for compression in REGIMES[regime])
+    return target, draft
+
+
 KIND, VERSION = "speckv bench", 1
 """What a result file says it is."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from math import ceil
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN, REGIMES
+from speckv.benchmarks.bench.plan import DENSE, OURS, PLAIN, REGIMES, load_formats
 from speckv.benchmarks.report.economics import (
     BAD_CALIBRATION,
     BAD_COSTS,
@@ -111,21 +111,25 @@ def _transformers(gamma: int | None) -> list[str]:
 
 def _sglang(result: Result, place: Place, gamma: int | None) -> list[str]:
     # The names are a stranger's, and are to be pasted into a shell.
-    target, comma, draft = result.pair.partition(",")
-    target, draft = (shlex.quote(target), shlex.quote(draft)) if comma else ("TARGET", "DRAFT")
-    lines = [f"python -m sglang.launch_server --model-path {target}"]
-    if gamma == 0:
-        return lines
-    lines[0] += " \\"
+    names = [shlex.quote(name) for name in result.pair.split(",", 1)] if "," in result.pair else ["TARGET", "DRAFT"]
+    notes, formats = [], ["", ""]
+    for at, compression in enumerate(REGIMES.get(place.regime, DENSE[:2])):
+        if compression not in DENSE:
+            names[at] = ("TARGET", "DRAFT")[at]
+            of = "a folder of its weights as bitsandbytes quantises them"
+            notes.append(f"# {names[at]}: {of} to {compression} and transformers saves them")
+    if notes:
+        target, draft = load_formats(place.regime)
+        formats = [f" --load-format {target}", f" --speculative-draft-load-format {draft}"]
+    lines = [f"python -m sglang.launch_server --model-path {names[0]}{formats[0]}"]
     if gamma is None:
-        return [*lines, "  --speculative-algorithm SPECKV --speculative-num-steps 8 \\", f"  {_draft(draft)}"]
-    lines.append(f"  --speculative-algorithm STANDALONE --speculative-num-steps {gamma} \\")
-    lines.append(f"  --speculative-eagle-topk 1 --speculative-num-draft-tokens {gamma + 1} \\")
-    return [*lines, f"  {_draft(draft)}"]
-
-
-def _draft(draft: str) -> str:
-    return f"--speculative-draft-model-path {draft}"
+        lines.append("  --speculative-algorithm SPECKV --speculative-num-steps 8")
+    elif gamma:
+        lines.append(f"  --speculative-algorithm STANDALONE --speculative-num-steps {gamma}")
+        lines.append(f"  --speculative-eagle-topk 1 --speculative-num-draft-tokens {gamma + 1}")
+    if gamma != 0:
+        lines.append(f"  --speculative-draft-model-path {names[1]}{formats[1]}")
+    return [*notes, *(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def _more(ours: Row, prompts: int) -> str:
