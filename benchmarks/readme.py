@@ -17,7 +17,7 @@ ROOT = Path.cwd()
 
 
 def results_section(results: Path) -> str:
-    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths.json``, ``replay.json`` and ``headroom.json``."""
+    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths``, ``replay`` and ``headroom.json``."""
     parts = [_table(_read(path)) for path in sorted(results.glob("demo-*.json"))]
     parts += [_end_to_end(_read(path)) for path in sorted(results.glob("end-to-end-*.json"))]
     if (path := results / "widths.json").exists():
@@ -109,8 +109,8 @@ def _replay(result: dict[str, Any]) -> str:
 def _headroom(result: dict[str, Any]) -> str:
     return (
         f"`{result['command']}`: the same replay of ours alone, if before each decision it were told whether the next "
-        "token will be accepted, by a hint that is right so often. No policy has that: it shows how well one would have "
-        "to predict. Log-loss is of the probabilities the policy decided on, in nats.\n\n"
+        "token will be accepted, by a hint that is right so often. No policy has that: it shows how well one would "
+        "have to predict. Log-loss is of the probabilities the policy decided on, in nats.\n\n"
         f"{headroom.table(result['rows']).markdown().rstrip()}"
     )
 

@@ -358,7 +358,7 @@ def test_quantised_targets(pair: tuple[Path, Path], tmp_path: Path) -> None:
             answers = [server.wait().generate(ids, 20) for ids, _ in requests(4, seed=13)]
             assert all(len(answer["output_ids"]) == 20 for answer in answers)
             assert sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers) > 0
-            assert f"speckv: {name} target" in server.log.read_text()
+            assert f"speckv: compression level {name}, γ 0 … 3" in server.log.read_text()
     finally:
         for server in running.values():
             server.stop()

@@ -13,7 +13,7 @@ from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneWorkerV2
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import compression_level
+from speckv.controller.features import COMPRESSION_LEVELS, compression_level
 from speckv.integrations.compression import detect_level
 from speckv.integrations.sglang import decisions
 from speckv.integrations.sglang.config import Config, LaunchError, load_controller, read_config
@@ -99,12 +99,14 @@ class SpecKVWorker(StandaloneWorkerV2):
             )
         per_token = not draft.captured and config.mode != "step"
         target = self._target_worker.model_runner
+        level = _level(config, target)
+        decided = "after each draft token" if per_token else "before drafting"
+        name = tuple(COMPRESSION_LEVELS)[level]
+        logger.info("speckv: compression level %s, γ 0 … %d, decided %s", name, self._ceiling, decided)
         sizes = (_bytes(target.model), _bytes(draft.draft_runner.model))
         ranks = Ranks(get_parallel().tp_group)
         self.decisions = Decisions(
-            decisions.build_policy(
-                config, load_controller(config), _level(config, target), sizes, self._ceiling, per_token
-            ),
+            decisions.build_policy(config, load_controller(config), level, sizes, self._ceiling, per_token),
             ranks,
             Stopwatch(self.device),
             Mailbox(wait=per_token),
