@@ -129,6 +129,22 @@ def test_other_settings_are_measured_anew(tmp_path: Path, monkeypatch: pytest.Mo
         assert counted.measured == expected
 
 
+def test_rows_are_in_the_order_asked_for_whatever_was_measured_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
+        for regime in plan.regimes:
+            if regime not in done:
+                yield Unit(
+                    regime, [entry(of, prompt, 50.0, regime=regime) for prompt in PROMPTS for of in plan.policies]
+                )
+
+    monkeypatch.setitem(bench_run.FRAMEWORKS, "transformers", measure)
+    for regimes in (("nf4",), ("bf16", "nf4")):
+        result = run(plan(regimes=regimes), tmp_path / "results.json", "a test", lambda *_: None)
+        assert tuple(dict.fromkeys(row["regime"] for row in result["rows"])) == regimes
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -39,6 +39,8 @@ def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str,
             if journal:
                 journal.append(units[-1])
     entries = [entry for unit in units for entry in unit["entries"] if _asked(plan, entry)]
+    # As they are asked for, not as they came into the journal: the tables follow.
+    entries.sort(key=lambda entry: (plan.frameworks.index(entry["framework"]), plan.regimes.index(entry["regime"])))
     result: dict[str, Any] = {"kind": KIND, "version": VERSION, "command": command, "revision": now}
     result["revisions"] = sorted({unit.get("revision") or "unknown" for unit in units})  # of a journal gone on with
     result |= {"machine": machine(), "versions": versions(), "settings": {**setting, "repeats": plan.repeats}}
