@@ -51,6 +51,7 @@ def bench(
     from speckv.benchmarks.progress import progress
     from speckv.benchmarks.prompts import load_prompts
     from speckv.controller.errors import SpecKVError
+    from speckv.integrations.models.loading import default_pair
 
     settings: dict[str, Any] = {"concurrencies": (1, 4), **(QUICK if quick else {})}
     names, left_out = framework, ""
@@ -63,7 +64,12 @@ def bench(
     lists = {"frameworks": names, "regimes": compression, "policies": policy, "concurrencies": concurrency}
     settings |= {name: tuple(given) for name, given in lists.items() if given}
     settings |= {"tokens": tokens} if tokens else {}
-    settings |= {"pair": pair, "temperature": temperature, "repeats": repeats, "threads": threads}
+    settings |= {
+        "pair": default_pair() if pair == "default" else pair,
+        "temperature": temperature,
+        "repeats": repeats,
+        "threads": threads,
+    }
     settings |= {"controller": controller, "sglang_python": sglang_python}
     default_count = QUICK_PROMPTS if quick else 12
     plan = Plan(balanced(load_prompts(prompts), default_count if count is None else count), **settings)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models import carried, convert
+from speckv.integrations.models import carried, convert, loading
 from speckv.integrations.models.catalog import PAIRS, CarriedFile
 
 PARTS = (b"first" * 1000, b"second" * 1000, b"third" * 700)
@@ -217,3 +217,10 @@ def test_the_catalogue_is_sound() -> None:
         assert len(set(file.part_sha256)) == len(file.part_sha256)
         assert (Path(convert.__file__).parent / "licenses" / f"{file.licence}.txt").exists()
     assert [(pair.draft is None, pair.noise > 0) for pair in PAIRS.values()] == [(False, False), (True, True)]
+
+
+def test_what_the_default_pair_is_depends_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "hub_reachable", lambda: False)
+    assert loading.default_pair() in PAIRS
+    monkeypatch.setattr(loading, "hub_reachable", lambda: True)
+    assert loading.resolve(loading.default_pair()).target == loading.resolve("default").target

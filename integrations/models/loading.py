@@ -46,6 +46,12 @@ def hub_reachable(timeout: float = 3.0) -> bool:
         return False
 
 
+def default_pair() -> str:
+    """What ``default`` means here, to be named in a result: the hub's Qwen2.5-Coder pair, or the carried one."""
+    pair = PAIRS[DEFAULT_PAIR]
+    return f"{pair.target_hub},{pair.draft_hub}" if hub_reachable() else DEFAULT_PAIR
+
+
 def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sources:
     """Find a named pair's weights.
 
