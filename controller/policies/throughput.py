@@ -84,11 +84,12 @@ class ThroughputPolicy(LearnedPolicy):
         per_token: bool = True,
         fallback_gamma: int = 4,
     ) -> None:
-        super().__init__(controller, level, max_gamma or DEFAULT_CEILING, fallback_gamma)
+        ceiling = DEFAULT_CEILING if max_gamma is None else max_gamma
+        super().__init__(controller, level, ceiling, fallback_gamma)
         self.cost = cost
         self.per_token = per_token
         self._may_lift = max_gamma is None
-        self._reach(self.max_gamma)
+        self._reach(ceiling)
         self._limit = 0
         self._times: list[float] = []
         self._rate = 0.0
