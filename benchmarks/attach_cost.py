@@ -19,7 +19,7 @@ from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import Round
 from speckv.integrations.models import load_pair
 from speckv.integrations.transformers import attach, detach
-from speckv.integrations.transformers import candidates as candidates_module
+from speckv.integrations.transformers import loop as loop_module
 
 
 def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
     Signals are timed around the very calls the loop makes, reading them on the host included; on a CPU these run
     where they are called, so the clock sees all of them.
     """
-    candidates: Any = candidates_module
+    loop: Any = loop_module
     observing: Any = ThroughputPolicy
     target, draft, tokenizer = load_pair(pair, compression, "fp32" if compression == "fp32" else "bf16")
     spent = {"signals": 0.0}
     rows: list[dict[str, float]] = []
-    stock_pack, stock_observe = candidates.pack, observing.observe
+    stock_pack, stock_observe = loop.pack, observing.observe
 
     def timed_pack(*arguments: Any) -> Any:
         started = perf_counter()
@@ -54,14 +54,14 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
                 {"signals": signals_ms, "decisions": outcome.decide_ms, "step": step, "drafted": outcome.drafted}
             )
 
-    candidates.pack, observing.observe = timed_pack, timed_observe
+    loop.pack, observing.observe = timed_pack, timed_observe
     try:
         attach(target, draft, listener=listen, same_tokenizer=True)
         for prompt in load_prompts("heldout")[:prompts]:
             inputs = chat_inputs(tokenizer, prompt.text).to(target.device)
             target.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=tokens)
     finally:
-        candidates.pack, observing.observe = stock_pack, stock_observe
+        loop.pack, observing.observe = stock_pack, stock_observe
         detach(target)
     shares = [(row["signals"] + row["decisions"]) / row["step"] for row in rows]
     return {

@@ -16,8 +16,8 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers import attach, attach_policy, detach
-from speckv.integrations.transformers.candidates import RoundListener
 from speckv.integrations.transformers.hook import attachment
+from speckv.integrations.transformers.loop import RoundListener
 
 PLAIN, STOCK = "plain", "hf-default"
 

@@ -110,9 +110,7 @@ def test_stopping_criteria_end_within_a_round() -> None:
     reference = greedy(target, PROMPTS[1])
     attach_policy(target, draft, FixedPolicy(4))
     stopped = greedy(target, PROMPTS[1], assistant_model=draft, stopping_criteria=StoppingCriteriaList([StopAt(20)]))
-    # transformers asks the criteria once per round, whoever drafts: at most γ tokens later than without.
-    assert 20 <= stopped.shape[1] <= 24
-    assert torch.equal(reference[:, : stopped.shape[1]], stopped)
+    assert torch.equal(reference[:, :20], stopped)
 
 
 @pytest.mark.parametrize("sizes", [(256, 300), (300, 256)])

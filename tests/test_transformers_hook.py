@@ -20,7 +20,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Round
 from speckv.integrations.transformers import attach, attach_policy, compatibility, detach, stats
-from speckv.integrations.transformers.hook import OVERRIDES, attachment
+from speckv.integrations.transformers.hook import HOOK, OVERRIDE, attachment
 
 INPUTS = prompt()
 
@@ -34,7 +34,7 @@ def test_detach_leaves_no_trace(pair: tuple[Any, Any]) -> None:
     target, draft = pair
     before = set(target.__dict__)
     attach(target, draft)
-    assert set(target.__dict__) - before == {"_speckv", *OVERRIDES}
+    assert set(target.__dict__) - before == {HOOK, OVERRIDE}
     detach(target)
     assert set(target.__dict__) == before
     detach(target)  # a second time does nothing
@@ -80,29 +80,25 @@ def test_another_targets_calls_are_untouched(pair: tuple[Any, Any]) -> None:
     assert rounds == []
 
 
-def test_universal_assisted_generation_is_delegated(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [{"assistant_tokenizer": "one", "tokenizer": "two"}, {"custom_generate": "somebody/repository"}],
+)
+def test_other_ways_of_generating_are_delegated(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
     target, draft = pair
-    attach_policy(target, draft, FixedPolicy(4))
     seen: list[Any] = []
 
-    def stock(self: Any, **arguments: Any) -> Any:
-        seen.append(arguments)
-        raise RuntimeError("delegated")
+    def stock(self: Any, inputs: Any = None, assistant_model: Any = None, **arguments: Any) -> Any:
+        seen.append((assistant_model, arguments))
+        return "delegated"
 
-    monkeypatch.setattr(type(target), "_get_candidate_generator", stock)
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="delegated"):
-            target._get_candidate_generator(
-                generation_config=target.generation_config,
-                input_ids=INPUTS["input_ids"],
-                inputs_tensor=None,
-                logits_processor=None,
-                model_kwargs={},
-                assistant_model=draft,
-                target_tokenizer="one",
-                assistant_tokenizer="two",
-            )
-    assert seen[0]["assistant_tokenizer"] == "two"
+    monkeypatch.setattr(type(target), "generate", stock)
+    monkeypatch.setattr(compatibility, "mismatches", list)
+    attach_policy(target, draft, FixedPolicy(4))
+    assert target.generate(INPUTS["input_ids"], draft, **more) == "delegated"
+    assert seen == [(draft, more)]
 
 
 def test_streamer_gets_every_token_once(pair: tuple[Any, Any]) -> None:
@@ -167,7 +163,7 @@ def test_deepcopy_learns_for_itself(pair: tuple[Any, Any]) -> None:
     target, draft = pair
     attach(target, draft)
     clone = copy.deepcopy(target)
-    assert clone._get_candidate_generator.__self__ is clone
+    assert clone.generate.__self__ is clone
     assert attachment(clone).draft is draft
     assert torch.equal(greedy(target, INPUTS), greedy(clone, INPUTS, assistant_model=draft))
     assert stats(clone).rounds > 0 == stats(target).rounds
@@ -272,13 +268,17 @@ def test_tokenizer_files_are_compared(tmp_path: Path) -> None:
 def test_a_changed_transformers_is_refused(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     target, draft = pair
 
-    def renamed(self: Any, generation_config: Any, ids: Any) -> None: ...
+    def renamed(self: Any, ids: Any) -> None: ...
 
-    monkeypatch.setattr(compatibility.GenerationMixin, "_get_candidate_generator", renamed)
+    monkeypatch.setattr(compatibility.GenerationMixin, "prepare_inputs_for_generation", renamed)
     with pytest.raises(SpecKVError, match=r"no longer takes .*input_ids.*nothing was attached; versions that work"):
         attach(target, draft)
-    monkeypatch.delattr(compatibility.GenerationMixin, "_get_candidate_generator")
-    with pytest.raises(SpecKVError, match="_get_candidate_generator is gone"):
+    monkeypatch.delattr(compatibility.GenerationMixin, "prepare_inputs_for_generation")
+    with pytest.raises(SpecKVError, match="prepare_inputs_for_generation is gone"):
+        attach(target, draft)
+    monkeypatch.undo()
+    monkeypatch.setattr(compatibility, "SETTINGS", "do_sample most_tokens")
+    with pytest.raises(SpecKVError, match="GenerationConfig.most_tokens is gone"):
         attach(target, draft)
     assert "_speckv" not in target.__dict__
 

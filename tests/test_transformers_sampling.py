@@ -14,7 +14,7 @@ from transformers_helpers import RandomPolicy, tiny
 
 from speckv.controller.policy import Policy
 from speckv.integrations.transformers import attach, attach_policy, stats
-from speckv.integrations.transformers.candidates import AdaptiveCandidateGenerator
+from speckv.integrations.transformers.loop import Drafter
 
 VOCABULARY = 12
 SAMPLES = 20_000
@@ -114,15 +114,14 @@ def test_distribution_with_the_shipped_controller(pair: tuple[Any, Any]) -> None
     assert stats(target).drafted > 3_000
 
 
-class DropsByIdentity(AdaptiveCandidateGenerator):
+class DropsByIdentity(Drafter):
     """The mistake to be caught: a drafted token is thrown away because of which token it is."""
 
-    def get_candidates(self, input_ids: Any, **kwargs: Any) -> Any:
-        candidates, rows = super().get_candidates(input_ids, **kwargs)
-        if rows is not None and candidates[0, -1] % 2 == 0:
-            candidates, rows = candidates[:, :-1], rows[:, :-1]
-            rows = rows if rows.shape[1] else None
-        return candidates, rows
+    def draft_tokens(self, text: Any, gamma: int, this: Any) -> Any:
+        drafted, drawn_from = super().draft_tokens(text, gamma, this)
+        if drafted[-1] % 2 == 0:
+            drafted, drawn_from = drafted[:-1], drawn_from[:-1]
+        return drafted, drawn_from
 
 
 def test_the_test_catches_a_token_dropped_by_its_identity(
@@ -131,5 +130,5 @@ def test_the_test_catches_a_token_dropped_by_its_identity(
     target, draft = pair
     policy: Policy = EntropyPolicy(0)
     attach_policy(target, draft, policy)
-    monkeypatch.setattr("speckv.integrations.transformers.hook.AdaptiveCandidateGenerator", DropsByIdentity)
+    monkeypatch.setattr("speckv.integrations.transformers.loop.Drafter", DropsByIdentity)
     assert p_value(target, draft, WARPERS[0], FEWER) < 1e-6

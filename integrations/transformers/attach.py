@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from speckv.controller.cost import CostModel, Costs
@@ -15,8 +14,9 @@ from speckv.controller.policy import Policy
 from speckv.integrations.compression import detect_level
 from speckv.integrations.runtime import Controller
 from speckv.integrations.transformers.calibrate import remembered
-from speckv.integrations.transformers.candidates import RoundListener
 from speckv.integrations.transformers.hook import attach_policy
+from speckv.integrations.transformers.loop import RoundListener
+from speckv.integrations.transformers.pairing import check_models, unwrapped
 
 
 def attach(
@@ -54,6 +54,8 @@ def attach(
     Output is the target's own: greedy token for token, sampling in distribution. What the policy learns is kept until
     :func:`detach`. Raises SpecKVError when the pair, the artefact or the installed transformers does not fit.
     """
+    target, draft = unwrapped(target), unwrapped(draft)
+    check_models(target, draft)
     if policy is None:
         loaded = None
         if gamma is None:
@@ -67,10 +69,11 @@ def attach(
     attach_policy(target, draft, policy, listener, same_tokenizer)
 
 
-def _bytes(model: torch.nn.Module) -> float:
+def _bytes(model: PreTrainedModel) -> float:
     """What one forward reads: every weight but the embedding table, which it only looks up in."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    embedding = model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    tied = head is None or head.weight is embedding
+    embedding, head = (
+        getattr(m, "weight", None) for m in (model.get_input_embeddings(), model.get_output_embeddings())
+    )
+    tied = embedding is None or embedding is head
     return float(weights - (0 if tied else embedding.numel() * embedding.element_size()))

@@ -1,71 +1,70 @@
-"""What of transformers the hook relies on, in one list, and whether a draft and a target belong together."""
+"""What of transformers the hook relies on, in one list, with the versions it was tested with."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-import json
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import transformers
-from transformers import GenerationMixin, PreTrainedModel
-from transformers.generation.candidate_generator import CandidateGenerator
+from transformers import DynamicCache, EosTokenCriteria, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.generation import GenerateDecoderOnlyOutput
 
 from speckv.controller.errors import SpecKVError
+from speckv.integrations.transformers.target import KEPT_BY_MODEL
 
-TESTED_VERSIONS = "5.19.0 and 5.23.0"
+TESTED_VERSIONS = ("5.19.0", "5.23.0", "5.24.0")
 
-# Every private or overridden symbol, with the parameters that are passed to it or taken from it.
-RELIED_ON: tuple[tuple[Any, str, frozenset[str]], ...] = (
+FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (
         GenerationMixin,
-        "_get_candidate_generator",
-        frozenset(
-            [
-                "self",
-                "generation_config",
-                "input_ids",
-                "inputs_tensor",
-                "logits_processor",
-                "model_kwargs",
-                "assistant_model",
-                "target_tokenizer",
-                "assistant_tokenizer",
-            ]
-        ),
+        "generate",
+        "inputs generation_config stopping_criteria synced_gpus assistant_model streamer custom_generate",
     ),
-    (
-        GenerationMixin,
-        "_validate_generation_mode",
-        frozenset({"self", "generation_mode", "generation_config", "generation_mode_kwargs"}),
-    ),
-    (
-        GenerationMixin,
-        "prepare_inputs_for_generation",
-        frozenset({"self", "input_ids", "next_sequence_length", "past_key_values", "is_first_iteration"}),
-    ),
-    (CandidateGenerator, "get_candidates", frozenset({"self", "input_ids"})),
-    (
-        CandidateGenerator,
-        "update_candidate_strategy",
-        frozenset({"self", "input_ids", "scores", "num_matches"}),
-    ),
-    (transformers.DynamicCache, "crop", frozenset({"self"})),
-    (transformers.DynamicCache, "activate_past_recording", frozenset({"self"})),
+    (GenerationMixin, "prepare_inputs_for_generation", "input_ids next_sequence_length is_first_iteration"),
+    (GenerationMixin, KEPT_BY_MODEL, "outputs model_kwargs num_new_tokens"),
+    (GenerationConfig, "get_generation_mode", "assistant_model"),
+    (DynamicCache, "__init__", "config"),
+    (DynamicCache, "get_seq_length", ""),
+    (DynamicCache, "activate_past_recording", ""),
+    (PreTrainedModel, "can_generate", ""),
+    (PreTrainedModel, "get_decoder", ""),
+    (PreTrainedModel, "get_output_embeddings", ""),
 )
+"""Functions that are called or wrapped, with the parameters that are passed to them. Private: the one that is not called
+but looked at, to see whether a model overrides it."""
+
+SETTINGS = (
+    "do_sample max_length return_dict_in_generate output_scores output_logits output_attentions output_hidden_states "
+    "stop_strings token_healing prefill_chunk_size"
+)
+"""What is read of a generation configuration."""
 
 
 def mismatches() -> list[str]:
     """What the installed transformers lacks of what the hook relies on; empty when all is there."""
     problems = []
-    for owner, name, wanted in RELIED_ON:
-        symbol = f"{owner.__name__}.{name}"
+    for owner, name, wanted in FUNCTIONS:
         function = getattr(owner, name, None)
         if function is None:
-            problems.append(f"{symbol} is gone")
-        elif missing := wanted - set(inspect.signature(function).parameters):
-            problems.append(f"{symbol} no longer takes {', '.join(sorted(missing))}")
+            problems.append(f"{owner.__name__}.{name} is gone")
+        elif missing := set(wanted.split()) - set(inspect.signature(function).parameters):
+            problems.append(f"{owner.__name__}.{name} no longer takes {', '.join(sorted(missing))}")
+    fields = [field.name for field in dataclasses.fields(GenerateDecoderOnlyOutput)]
+    config = transformers.LlamaConfig(num_hidden_layers=1)
+    for owner, held, wanted in (
+        (GenerationConfig, vars(GenerationConfig()), SETTINGS),
+        (EosTokenCriteria, vars(EosTokenCriteria(eos_token_id=0)), "eos_token_id"),
+        (DynamicCache, dir(DynamicCache(config=config)), "is_croppable layers crop"),
+        (GenerateDecoderOnlyOutput, fields, "sequences scores logits"),
+    ):
+        problems += [f"{owner.__name__}.{name} is gone" for name in _missing(wanted, held)]
     return problems
+
+
+def _missing(wanted: str, held: Iterable[str]) -> list[str]:
+    return sorted(set(wanted.split()) - set(held))
 
 
 def check_transformers() -> None:
@@ -73,71 +72,5 @@ def check_transformers() -> None:
     if problems := mismatches():
         raise SpecKVError(
             f"transformers {transformers.__version__} does not fit: {'; '.join(problems)}; "
-            f"nothing was attached; versions that work: {TESTED_VERSIONS}"
+            f"nothing was attached; versions that work: {', '.join(TESTED_VERSIONS)}"
         )
-
-
-def check_pair(target: PreTrainedModel, draft: PreTrainedModel, same_tokenizer: bool | None) -> None:
-    """Raise SpecKVError unless ``draft`` can propose tokens for ``target``.
-
-    ``same_tokenizer``: True or False when the caller knows; None compares the vocabularies of the two models'
-    folders where they can be read, and else takes equal vocabulary sizes for the same tokenizer, as transformers does.
-    """
-    if target is draft:
-        raise SpecKVError("target and draft are one and the same model object; load the draft as a second model")
-    if target.config.is_encoder_decoder or draft.config.is_encoder_decoder:
-        raise SpecKVError("encoder-decoder models are not supported; use transformers' own assisted generation")
-    if same_tokenizer is None:
-        same_tokenizer = _same_vocabulary(target, draft)
-    sizes = [int(model.config.get_text_config().vocab_size) for model in (target, draft)]
-    if same_tokenizer is False:
-        raise SpecKVError(
-            f"target {_name(target)} and draft {_name(draft)} have different tokenizers; take a draft of the same "
-            "family (transformers' universal assisted generation works without attach())"
-        )
-    if same_tokenizer is None and sizes[0] != sizes[1]:
-        raise SpecKVError(
-            f"vocabulary sizes differ (target {sizes[0]}, draft {sizes[1]}) and their tokenizers could not be found "
-            "to compare; if it is one tokenizer, padded differently, say attach(..., same_tokenizer=True)"
-        )
-
-
-def _name(model: PreTrainedModel) -> str:
-    return model.config.name_or_path or type(model).__name__
-
-
-def _same_vocabulary(target: PreTrainedModel, draft: PreTrainedModel) -> bool | None:
-    """Whether the two models' tokenizer files map the same tokens to the same ids; None when one is not at hand."""
-    files = [_tokenizer_file(model) for model in (target, draft)]
-    if files[0] is None or files[1] is None:
-        return None
-    if files[0] == files[1]:
-        return True
-    contents = [file.read_bytes() for file in files if file is not None]
-    if contents[0] == contents[1]:
-        return True
-    try:
-        vocabularies = [_token_ids(json.loads(content)) for content in contents]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return vocabularies[0] == vocabularies[1]
-
-
-def _token_ids(tokenizer: dict[str, Any]) -> dict[str, int]:
-    vocabulary = tokenizer["model"]["vocab"]
-    if isinstance(vocabulary, list):  # unigram models list (token, score) pairs
-        vocabulary = {token: number for number, (token, _) in enumerate(vocabulary)}
-    return {**vocabulary, **{added["content"]: added["id"] for added in tokenizer.get("added_tokens", [])}}
-
-
-def _tokenizer_file(model: PreTrainedModel) -> Path | None:
-    name = model.config.name_or_path
-    if not name:
-        return None
-    try:
-        found = transformers.utils.cached_file(
-            name, "tokenizer.json", local_files_only=True, _raise_exceptions_for_missing_entries=False
-        )
-    except OSError:
-        return None
-    return Path(found) if found else None

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+
+from speckv.controller.errors import SpecKVError
+from speckv.integrations.transformers.cache import cache_name, new_cache, parameters
+from speckv.integrations.transformers.reach import Reach, positions
+
+SAMPLE = 8
+"""Tokens, spread over the vocabulary, that :func:`examine` feeds. One alone may have a row of zeros as embedding."""
+
+_examined: WeakKeyDictionary[PreTrainedModel, Facts] = WeakKeyDictionary()
 
 
 def fit_vocabulary(logits: Tensor, size: int) -> Tensor:
@@ -35,92 +46,137 @@ def bare_forward(decoder: torch.nn.Module) -> Callable[..., Any]:
     return partial(inspect.unwrap(type(decoder).forward), decoder)
 
 
-def is_decoder_and_head(model: PreTrainedModel) -> bool:
-    """Whether the model's logits are exactly its output embedding of its decoder's last hidden state.
+@dataclass(frozen=True)
+class Facts:
+    """What is found out about a draft model once.
 
-    True of most causal language models, not of those that cap or scale logits. Asked by running one token both
-    ways. Where it holds, the two are called directly: the wrappers around them cost an eighth of a small forward.
+    ``direct``: its logits are exactly its output embedding of its decoder's last hidden state. The two are then called
+    directly: the wrappers around them cost an eighth of a small forward. Most causal language models are so, not
+    those that cap or scale logits. ``longest``: the positions it has. ``switch``: see :class:`.reach.Reach`.
     """
+
+    direct: bool
+    longest: int
+    switch: int
+    parameters: frozenset[str]
+
+
+def examine(model: PreTrainedModel) -> Facts:
+    """Try out ``model`` as a draft, once.
+
+    Raises SpecKVError when it cannot draft: it does not run as a language model with a cache, or what it keeps cannot
+    be rolled back.
+    """
+    if model not in _examined:
+        direct = _try_out(model)
+        known = parameters(model.forward)
+        _examined[model] = Facts(direct, positions(model), Reach(model).longrope, known)
+    return _examined[model]
+
+
+@torch.no_grad()
+def _try_out(model: PreTrainedModel) -> bool:
+    name, kind = model.config.name_or_path or type(model).__name__, type(model).__name__
+    keyword = cache_name(parameters(model.forward))
+    if keyword is None:
+        raise SpecKVError(f"draft {name}: a {kind} has no key/value cache that can be rolled back; take another draft")
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    ids = torch.linspace(vocabulary // 3, vocabulary - 1, SAMPLE, device=model.device).long()[None, :]
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": True}
+    if "position_ids" in parameters(model.forward):
+        inputs["position_ids"] = torch.arange(SAMPLE, device=model.device)[None, :]
+    kept = new_cache(model)
+    try:
+        whole: Tensor = model(**inputs, **kept).logits
+        cache = kept[keyword]
+        rolls_back = cache.get_seq_length() == SAMPLE and cache.is_croppable
+        if rolls_back:
+            cache.crop(-1)
+    except Exception as error:  # whatever a model raises that is not meant for this
+        reason = next(iter(str(error).splitlines()), "")[:100]
+        raise SpecKVError(
+            f"draft {name}: a {kind} does not run as a language model with a cache ({type(error).__name__}: {reason})"
+        ) from None
+    if not rolls_back:
+        raise SpecKVError(
+            f"draft {name}: a {kind} keeps a state that cannot be rolled back; take a draft without recurrent layers"
+        )
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    if decoder is None or head is None or decoder is model or "position_ids" not in _parameters(decoder):
+    if decoder is None or head is None or decoder is model or "position_ids" not in parameters(decoder.forward):
         return False
-    ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    positions = torch.zeros_like(ids)
-    with torch.no_grad():
-        whole = model(input_ids=ids, use_cache=False).logits[:, -1]
-        cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-        inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-        try:
-            direct = head(bare_forward(decoder)(**inputs).last_hidden_state[:, -1])
-        except Exception:  # whatever a forward does that was not meant to be called without its wrappers
-            return False
+    try:
+        direct = head(bare_forward(decoder)(**inputs, **new_cache(decoder)).last_hidden_state)
+    except Exception:  # whatever a forward does that was not meant to be called without its wrappers
+        return False
     return whole.shape == direct.shape and bool(torch.allclose(whole, direct, rtol=1e-3, atol=1e-3, equal_nan=True))
-
-
-def _parameters(module: torch.nn.Module) -> set[str]:
-    return set(inspect.signature(module.forward).parameters)
 
 
 class DraftModel:
     """Feeds a draft model and keeps its key/value cache in step with the accepted text.
 
-    ``direct``: what :func:`is_decoder_and_head` says of the model. ``attention_mask``: (1, n) where the prompt is
-    padded, else None; it may be longer than the ids given (a target cache handed in covers earlier tokens).
-    ``vocabulary``: the target's, which may have ids that the draft does not know.
+    ``attention_mask``: (1, n) where the prompt is padded, else None. ``vocabulary``: the target's, which may have ids
+    that the draft does not know.
     """
 
-    def __init__(self, model: PreTrainedModel, direct: bool, attention_mask: Tensor | None, vocabulary: int) -> None:
+    def __init__(self, model: PreTrainedModel, attention_mask: Tensor | None, vocabulary: int) -> None:
         self.model = model
         self.device = model.device
-        config = model.config.get_text_config(decoder=True)
+        self.vocabulary = vocabulary
+        size = model.config.get_text_config(decoder=True).vocab_size
+        self.last_id = size - 1 if size < vocabulary else None
         self.mask = None if attention_mask is None else attention_mask.to(self.device)
-        self.cache = DynamicCache(config=config)
-        # Sliding-window layers forget what leaves the window unless told to keep it for a rollback.
-        self.cache.activate_past_recording()
+        self.facts = examine(model)
+        self.keywords: dict[str, Any] = {"use_cache": True}
+        if self.facts.direct:
+            self.forward, self.head = bare_forward(model.get_decoder()), model.get_output_embeddings()
+        else:
+            self.forward, self.head = model, None
+            if "logits_to_keep" in self.facts.parameters:
+                self.keywords["logits_to_keep"] = 1
+        self.counted = torch.empty(1, 0, dtype=torch.long)
+        self.kept: dict[str, Any] = {}
         self.cached = 0
-        self.last_id = config.vocab_size - 1 if config.vocab_size < vocabulary else None
-        self.decoder = bare_forward(model.get_decoder()) if direct else None
-        self.head: Any = model.get_output_embeddings()
-        self.last_row = {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
-        self.positions = torch.empty(1, 0, dtype=torch.long)
+
+    def room(self, length: int) -> int:
+        """The most tokens it can draft after a text of ``length``: its positions may end before the target's."""
+        return max(0, self.facts.longest + 1 - length)
 
     def rewind(self, length: int) -> int:
-        """Keep the cache's part of the first ``length`` − 1 tokens; return how many rows the next step must feed."""
+        """Keep the cache's part of the first ``length`` − 1 tokens; return how many tokens the next step must feed."""
+        if not self.kept or self.cached <= self.facts.switch < length:  # what is cached was turned by other factors
+            self.kept, self.cached = new_cache(self.model), 0
         keep = min(self.cached, length - 1)
         if self.cached:  # crop() fails on a sliding-window layer that has seen nothing
-            self.cache.crop(keep - self.cached)
+            next(iter(self.kept.values())).crop(keep - self.cached)
         self.cached = keep
         return length - keep
 
     def step(self, ids: Tensor, end: int) -> Tensor:
         """Logits (1, V) of the token after ``ids[:, :end]``, feeding what the cache does not hold yet."""
-        feed = ids[:, self.cached : end]
+        fed = ids[:, self.cached : end]
         if self.last_id is not None:  # any id will do for those it does not know: the target decides
-            feed = feed.clamp(max=self.last_id)
-        if self.mask is not None:
-            placed = self._masked(end)
-        elif self.decoder is not None:
-            placed = {"position_ids": self._positions(end)[:, self.cached : end]}
-        else:
-            placed = {}
+            fed = fed.clamp(max=self.last_id)
+        placed = self._placed(end)
         self.cached = end
-        inputs = {"input_ids": feed, "past_key_values": self.cache, "use_cache": True, **placed}
-        if self.decoder is not None:
-            logits: Tensor = self.head(self.decoder(**inputs).last_hidden_state[:, -1])
-            return logits
-        whole: Tensor = self.model(**inputs, **self.last_row).logits
-        return whole[:, -1]
+        outputs = self.forward(input_ids=fed, **placed, **self.kept, **self.keywords)
+        if self.head is not None:
+            return self.head(outputs.last_hidden_state[:, -1])
+        logits: Tensor = outputs.logits
+        return logits[:, -1]
 
-    def _positions(self, end: int) -> Tensor:
-        if self.positions.shape[1] < end:
-            self.positions = torch.arange(2 * end, device=self.device)[None, :]
-        return self.positions
-
-    def _masked(self, end: int) -> dict[str, Tensor]:
-        assert self.mask is not None
-        missing = end - self.mask.shape[1]
-        if missing > 0:
-            self.mask = torch.cat((self.mask, self.mask.new_ones(1, missing)), dim=1)
-        mask = self.mask[:, :end]
-        positions = (mask.long().cumsum(-1) - 1).clamp_(min=0)
-        return {"attention_mask": mask, "position_ids": positions[:, self.cached : end]}
+    def _placed(self, end: int) -> dict[str, Tensor]:
+        """Positions as ``generate`` counts them, and the mask where the prompt is padded."""
+        placed = {}
+        if self.mask is not None:
+            missing = end - self.mask.shape[1]
+            if missing > 0:
+                self.mask = torch.cat((self.mask, self.mask.new_ones(1, missing)), dim=1)
+            placed["attention_mask"] = self.mask[:, :end]
+            counted = (placed["attention_mask"].long().cumsum(-1) - 1).clamp_(min=0)
+        else:
+            if self.counted.shape[1] < end:
+                self.counted = torch.arange(2 * end, device=self.device)[None, :]
+            counted = self.counted
+        if "position_ids" in self.facts.parameters:
+            placed["position_ids"] = counted[:, self.cached : end]
+        return placed

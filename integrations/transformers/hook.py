@@ -1,29 +1,35 @@
-"""Attach to, and detach from, one target model: the only place that overrides anything of transformers."""
+"""Attach to, and detach from, one target model: the only place that overrides anything of transformers.
+
+An instance attribute ``generate`` wraps the class's own. A call with the attached draft as ``assistant_model`` goes on
+to the class's with our loop as ``custom_generate``, transformers' documented hook; every other call as it is.
+"""
 
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from transformers import PreTrainedModel
-from transformers.generation.candidate_generator import CandidateGenerator
+from transformers import GenerationMixin, PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
-from speckv.integrations.transformers.candidates import AdaptiveCandidateGenerator, RoundListener
-from speckv.integrations.transformers.compatibility import check_pair, check_transformers
-from speckv.integrations.transformers.draft import is_decoder_and_head
-from speckv.integrations.transformers.handed_in import feed_only_what_is_new
+from speckv.integrations.transformers.call import Call, LeaveAlone, shared_forwards
+from speckv.integrations.transformers.compatibility import check_transformers
+from speckv.integrations.transformers.draft import DraftModel, examine
+from speckv.integrations.transformers.loop import RoundListener, speculate
+from speckv.integrations.transformers.pairing import check_pair, unwrapped
+from speckv.integrations.transformers.target import DecodePlainly, TargetModel
+from speckv.integrations.transformers.text import Text
 
 logger = logging.getLogger("speckv")
 
-HOOK = "_speckv"
-_direct: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
-OVERRIDES = ("_get_candidate_generator", "_validate_generation_mode")
+HOOK, OVERRIDE = "_speckv", "generate"
 
 
 class Attachment:
@@ -38,17 +44,32 @@ class Attachment:
         self.policy = policy
         self.listener = listener
         self.stats = Stats()
+        self._idle = [policy]
+        self._told: set[str] = set()
 
-    def drafts_directly(self) -> bool:
-        """See :func:`is_decoder_and_head`; asked when a draft is first used, since that takes two of its forwards."""
-        if self.draft not in _direct:
-            _direct[self.draft] = is_decoder_and_head(self.draft)
-        return _direct[self.draft]
+    @contextmanager
+    def free_policy(self) -> Iterator[Policy]:
+        """The policy, or a copy of it while another thread decodes with it: it learns from one text at a time."""
+        try:
+            policy = self._idle.pop()
+        except IndexError:
+            policy = copy.deepcopy(self.policy)
+        try:
+            yield policy
+        finally:
+            if policy is self.policy:
+                self._idle.append(policy)
 
     def report(self, outcome: Round) -> None:
         self.stats.add(outcome)
         if self.listener is not None:
             self.listener(outcome)
+
+    def tell(self, text: str) -> None:
+        """Log ``text`` once."""
+        if text not in self._told:
+            self._told.add(text)
+            logger.warning("speckv: %s", text)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
         """A copied target drafts with the same draft model, but learns and counts for itself."""
@@ -74,21 +95,25 @@ def attach_policy(
 ) -> None:
     """Make ``target.generate(assistant_model=draft)`` draft as ``policy`` says; see :func:`attach` for the rest."""
     check_transformers()
+    target, draft = unwrapped(target), unwrapped(draft)
     check_pair(target, draft, same_tokenizer)
+    if OVERRIDE in target.__dict__ and HOOK not in target.__dict__:
+        raise SpecKVError(f"{type(target).__name__} already has a generate() of its own; speckv cannot wrap that one")
+    examine(draft)
     target.__dict__[HOOK] = Attachment(draft, policy, listener)
-    target.__dict__["_get_candidate_generator"] = types.MethodType(_get_candidate_generator, target)
-    target.__dict__["_validate_generation_mode"] = types.MethodType(_validate_generation_mode, target)
+    target.__dict__[OVERRIDE] = types.MethodType(_wrapping(type(target).generate), target)
 
 
 def detach(target: PreTrainedModel) -> None:
     """Give ``target`` back as it was; nothing happens when it is not attached."""
-    for name in (HOOK, *OVERRIDES, "prepare_inputs_for_generation"):
-        target.__dict__.pop(name, None)
+    target = unwrapped(target)
+    if target.__dict__.pop(HOOK, None) is not None:
+        del target.__dict__[OVERRIDE]
 
 
 def attachment(target: PreTrainedModel) -> Attachment:
     """The attachment of ``target``; raises SpecKVError when there is none."""
-    found = target.__dict__.get(HOOK)
+    found = unwrapped(target).__dict__.get(HOOK)
     if not isinstance(found, Attachment):
         raise SpecKVError(f"{type(target).__name__} is not attached; call attach(target, draft) first")
     return found
@@ -103,91 +128,51 @@ def stats(target: PreTrainedModel, reset: bool = False) -> Stats:
     return counted
 
 
-def _ours(target: PreTrainedModel, assistant: PreTrainedModel | None, generation_config: Any) -> bool:
-    """Whether this call is plain assisted generation with the attached draft; all else is transformers' business."""
-    found = target.__dict__.get(HOOK)
-    return (
-        isinstance(found, Attachment)
-        and assistant is found.draft
-        and not target.config.is_encoder_decoder
-        and generation_config.assistant_early_exit is None
-        and generation_config.prompt_lookup_num_tokens is None
-        and not getattr(generation_config, "use_mtp", None)
-        and getattr(generation_config, "speculation_type", None) is None
-    )
+def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """``stock``, a class's ``generate``, with our loop in it for the calls that are ours."""
+
+    @functools.wraps(stock)
+    def generate(self: GenerationMixin, *args: Any, **kwargs: Any) -> Any:
+        found = self.__dict__.get(HOOK)
+        call = Call.of(stock, self, args, kwargs)
+        if not isinstance(found, Attachment) or call.assistant is None:
+            return stock(self, *args, **kwargs)
+        if unwrapped(call.assistant) is not found.draft:
+            found.tell("assistant_model is not the attached draft: this call is transformers' own")
+            return stock(self, *args, **kwargs)
+        try:
+            shared_forwards(self, call)
+            return stock(self, **call.with_loop(_loop(self, found, call.streamer)))
+        except LeaveAlone:
+            return stock(self, *args, **kwargs)
+        except DecodePlainly as reason:
+            found.tell(f"decoded plainly: {reason}")
+            return stock(self, **call.without_draft())
+
+    return generate
 
 
-def _validate_generation_mode(
-    self: PreTrainedModel,
-    generation_mode: Any,
-    generation_config: Any,
-    generation_mode_kwargs: dict[str, Any],
-) -> None:
-    """The stock check, except that the attached draft may pad the same vocabulary to another size.
+def _loop(target: Any, found: Attachment, streamer: Any) -> Callable[..., Any]:
+    """Our loop as a ``custom_generate``: ``generate`` calls it when all is prepared."""
 
-    transformers takes unequal sizes for unequal tokenizers unless two tokenizers are given; attach() has compared
-    them already, so the check is told that they were.
-    """
-    given = generation_mode_kwargs
-    assistant = given.get("assistant_model")
-    if (
-        _ours(self, assistant, generation_config)
-        and "assistant_tokenizer" not in given
-        and _vocabulary(self) != _vocabulary(assistant)
-    ):
-        given = {**given, "tokenizer": None, "assistant_tokenizer": None}
-    type(self)._validate_generation_mode(self, generation_mode, generation_config, given)
+    def decode(
+        model: PreTrainedModel,
+        input_ids: Any,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **keywords: Any,
+    ) -> Any:
+        LeaveAlone.unless_ours(generation_config, input_ids, keywords)
+        ours = TargetModel(model, keywords)
+        vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+        draft = DraftModel(found.draft, keywords.get("attention_mask"), vocabulary)
+        text = Text(input_ids, stopping_criteria, generation_config, streamer)
+        sample = bool(generation_config.do_sample)
+        with found.free_policy() as policy:
+            output = speculate(ours, draft, policy, text, logits_processor, sample, found.report)
+        if not ours.rolls_back:
+            found.tell(f"decoded plainly: {type(model).__name__} keeps a state that cannot be rolled back")
+        return output
 
-
-def _vocabulary(model: Any) -> int:
-    return int(model.config.get_text_config().vocab_size)
-
-
-def _get_candidate_generator(
-    self: PreTrainedModel,
-    generation_config: Any,
-    input_ids: Any,
-    inputs_tensor: Any,
-    logits_processor: Any,
-    model_kwargs: dict[str, Any],
-    assistant_model: PreTrainedModel | None = None,
-    target_tokenizer: Any = None,
-    assistant_tokenizer: Any = None,
-    **kwargs: Any,
-) -> CandidateGenerator:
-    universal = target_tokenizer is not None and assistant_tokenizer is not None
-    if universal or not _ours(self, assistant_model, generation_config):
-        return type(self)._get_candidate_generator(
-            self,
-            generation_config=generation_config,
-            input_ids=input_ids,
-            inputs_tensor=inputs_tensor,
-            logits_processor=logits_processor,
-            model_kwargs=model_kwargs,
-            assistant_model=assistant_model,
-            target_tokenizer=target_tokenizer,
-            assistant_tokenizer=assistant_tokenizer,
-            **kwargs,
-        )
-    found = attachment(self)
-    if input_ids.shape[0] != 1:
-        raise SpecKVError(
-            f"batch of {input_ids.shape[0]} prompts: assisted generation takes one prompt a call; "
-            "call generate() once per prompt, or leave assistant_model out"
-        )
-    if getattr(generation_config, "assistant_ensemble_weight", None) is not None:
-        raise SpecKVError(
-            "assistant_ensemble_weight changes what the target says and speckv is lossless; "
-            "leave it out, or detach(target) to use it"
-        )
-    feed_only_what_is_new(self, input_ids, model_kwargs.get("past_key_values"))
-    return AdaptiveCandidateGenerator(
-        found.draft,
-        found.policy,
-        found.report,
-        direct=found.drafts_directly,
-        generation_config=generation_config,
-        logits_processor=logits_processor,
-        attention_mask=model_kwargs.get("attention_mask"),
-        vocabulary=_vocabulary(self),
-    )
+    return decode

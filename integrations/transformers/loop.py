@@ -1,0 +1,141 @@
+"""Speculative decoding of one text, top to bottom: draft, verify, accept, rewind, learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from speckv.controller.policy import Policy, Round
+from speckv.integrations.signals import pack, unpack
+from speckv.integrations.transformers.accept import Acceptance, stateless
+from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
+from speckv.integrations.transformers.target import TargetModel
+from speckv.integrations.transformers.text import Text
+
+RoundListener = Callable[[Round], None]
+
+
+def speculate(
+    target: TargetModel,
+    draft: DraftModel,
+    policy: Policy,
+    text: Text,
+    processors: LogitsProcessorList,
+    sample: bool,
+    listener: RoundListener,
+) -> Any:
+    """Decode ``text`` to its end and return what ``generate`` returns: the target's own output, whatever is drafted.
+
+    Every token drafted is verified, whatever it is; ``policy`` sees no acceptance draw and no target logits of the round that it
+    decides about.
+    """
+    accept = Acceptance(processors, sample)
+    drafter = Drafter(draft, policy, stateless(processors), sample, text.eos)
+    policy.start()
+    first = True
+    while not text.ended:
+        started = perf_counter()
+        this = Round(position=text.length, verify_prefill=first)
+        room = (text.max_length - text.length - 1, target.room(text.length), draft.room(text.length))
+        gamma = policy.begin(min(room))
+        this.decide_ms = (perf_counter() - started) * 1e3
+
+        ids, drafted, drawn_from = text.ids, [], []
+        if gamma > 0:
+            drafted, drawn_from = drafter.draft_tokens(ids, gamma, this)
+            ids = torch.cat((ids, ids.new_tensor([drafted])), dim=1)
+
+        verified = perf_counter()
+        logits = target.verify(ids, len(drafted)).to(ids.device)
+        for place, (token, scores) in enumerate(accept.tokens(ids, drafted, drawn_from, logits)):
+            this.emitted = place + 1
+            this.accepted += place < len(drafted) and token == drafted[place]
+            if text.add(token, scores, logits[:, place]):
+                break
+        target.rewind(len(drafted) + 1 - this.emitted)
+        this.verify_ms = (perf_counter() - verified) * 1e3
+
+        policy.observe(this)
+        listener(this)
+        first = False
+    return text.output(target.release(), target.name)
+
+
+class Drafter:
+    """Draws tokens from the draft, one forward each, until the policy has enough of them."""
+
+    def __init__(
+        self, draft: DraftModel, policy: Policy, processors: LogitsProcessorList, sample: bool, eos: frozenset[int]
+    ) -> None:
+        self.draft = draft
+        self.policy = policy
+        self.processors = processors
+        self.sample = sample
+        self.eos = eos
+
+    @torch.inference_mode()
+    def draft_tokens(self, text: Tensor, gamma: int, this: Round) -> tuple[list[int], list[Tensor]]:
+        """Up to ``gamma`` tokens after ``text`` (1, n) and, when sampling, the scores (1, V) each was drawn from.
+
+        Fills in what ``this`` round says of drafting. Signals and tokens are read by the host together: a token at a time where the
+        policy wants to see them, else all at once.
+        """
+        started = perf_counter()
+        asked_ms = 0.0
+        length = text.shape[1]
+        ids = torch.empty(1, length + gamma, dtype=text.dtype, device=self.draft.device)
+        ids[:, :length] = text
+        this.catch_up = self.draft.rewind(length)
+        this.draft_prefill = this.catch_up == length
+        drafted: list[int] = []
+        unread: list[Tensor] = []
+        drawn_from: list[Tensor] = []
+        for end in range(length, length + gamma):
+            logits = self.draft.step(ids, end)
+            token = self._draw(ids[:, :end], logits, drawn_from)
+            ids[:, end : end + 1] = token
+            unread.append(pack(token, logits))
+            if self.policy.per_token:
+                if self._read(unread, drafted, this) or end + 1 == length + gamma:
+                    break
+                asked = perf_counter()
+                more = self.policy.more(this.entropies, this.confidences)
+                asked_ms += (perf_counter() - asked) * 1e3
+                if not more:
+                    break
+        self._read(unread, drafted, this)
+        this.decide_ms += asked_ms
+        this.draft_ms = (perf_counter() - started) * 1e3 - asked_ms
+        return drafted, drawn_from[: len(drafted)]
+
+    def _draw(self, prefix: Tensor, logits: Tensor, drawn_from: list[Tensor]) -> Tensor:
+        """The draft's next token (1, 1) after ``prefix`` (1, n); appends to ``drawn_from`` what a sample was drawn from."""
+        scores = fit_vocabulary(logits, self.draft.vocabulary)
+        if self.sample or self.processors:
+            scores = self.processors(prefix, scores.to(torch.float32, copy=True))
+        if not self.sample:
+            return scores.argmax(-1, keepdim=True)
+        drawn_from.append(scores)
+        return torch.multinomial(scores.softmax(-1), 1)
+
+    def _read(self, unread: list[Tensor], drafted: list[int], this: Round) -> bool:
+        """Fetch what the host has not seen yet, in one read; True once an EOS was drafted.
+
+        What was drafted after an EOS (only when reads are deferred) is left out: no output can contain it.
+        """
+        if not unread:
+            return False
+        fetched = (unread[0] if len(unread) == 1 else torch.cat(unread)).tolist()
+        unread.clear()
+        for token, entropy, confidence in map(unpack, fetched):
+            drafted.append(token)
+            this.entropies.append(entropy)
+            this.confidences.append(confidence)
+            if token in self.eos:
+                return True
+        return False

@@ -1,0 +1,127 @@
+"""The target model in a round: fed through its own ``prepare_inputs_for_generation``, rolled back by its own cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+
+from speckv.integrations.transformers.cache import cache_name, stop_recording
+from speckv.integrations.transformers.reach import Reach
+
+KEPT_BY_MODEL = "_update_model_kwargs_for_generation"
+"""A model class that overrides this keeps something of its own between forwards, which a round would not know of."""
+
+TEXT_ONLY = frozenset({"attention_mask", "position_ids", "use_cache", "logits_to_keep", "token_type_ids"})
+FILLED_WITH_ZEROS = ("mm_token_type_ids", "moe_mm_token_type_ids")
+BY_TOKEN = ("position_ids", "token_type_ids", *FILLED_WITH_ZEROS)
+
+
+class DecodePlainly(Exception):  # noqa: N818 - not an error: the call is decoded without a draft
+    """This call cannot be speculated on exactly; the message says why, as the end of "decoded plainly: …"."""
+
+
+class TargetModel:
+    """A target with the keyword arguments that ``generate`` prepared for it (``attention_mask``, the cache and others).
+
+    Raises :class:`DecodePlainly` where the model or its cache cannot be rolled back.
+    """
+
+    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any]) -> None:
+        name = cache_name(keywords)
+        if name is None or not keywords.get("use_cache", True):
+            raise DecodePlainly("without a key/value cache there is nothing to roll back")
+        if not isinstance(keywords[name], DynamicCache):
+            raise DecodePlainly(f"a {type(keywords[name]).__name__} cannot be rolled back exactly")
+        if getattr(type(model), KEPT_BY_MODEL) is not getattr(GenerationMixin, KEPT_BY_MODEL):
+            raise DecodePlainly(f"{type(model).__name__} keeps more between its forwards than a cache")
+        self.model, self.keywords, self.name = model, dict(keywords), name
+        self.reach = Reach(model)
+        self.fed = self.cache.get_seq_length()
+        self.prompt = 0
+        # What else a prompt brings, images say, is not to be mixed with drafted tokens.
+        self.text_only = keywords.keys() <= TEXT_ONLY | {name}
+        self.rolls_back = self._record()
+
+    @property
+    def cache(self) -> Cache:
+        cache: Cache = self.keywords[self.name]
+        return cache
+
+    def room(self, length: int) -> int:
+        """The most tokens to draft after a text of ``length``."""
+        if not self.prompt and not self.text_only:
+            return 0
+        return self.reach.room(length) if self.rolls_back else 0
+
+    def verify(self, ids: Tensor, drafted: int) -> Tensor:
+        """Logits (1, drafted + 1, V) of what follows the text and each of the ``drafted`` tokens that end ``ids``.
+
+        ``ids`` (1, n + drafted). The first call feeds all of the prompt that a cache handed in does not hold.
+        """
+        length = ids.shape[1]
+        first = not self.prompt
+        if first:
+            self.prompt = length - drafted
+        new = length - self.fed
+        inputs = self.model.prepare_inputs_for_generation(
+            ids,
+            next_sequence_length=None if first and not self.fed else new,
+            is_first_iteration=first,
+            **self._keywords(length, length if first else new),
+        )
+        if "logits_to_keep" in inputs:
+            inputs["logits_to_keep"] = drafted + 1
+        outputs = self.model(**inputs, return_dict=True)
+        cache = outputs.get(self.name, self.cache)
+        if first or cache is not self.cache:  # some models begin a new one where their positions switch
+            self.keywords[self.name] = cache
+            self.rolls_back = self._record()
+        self.fed = length
+        logits: Tensor = outputs.logits
+        return logits[:, -drafted - 1 :]
+
+    def rewind(self, rejected: int) -> None:
+        """Forget the last ``rejected`` ≥ 0 tokens that were fed; 0 lets layers with a window forget what left it."""
+        if self.rolls_back:
+            self.cache.crop(-rejected)
+            self.fed -= rejected
+
+    def release(self) -> Cache:
+        """The cache as plain decoding leaves it: every token but the last."""
+        stop_recording(self.cache)
+        return self.cache
+
+    def _record(self) -> bool:
+        """Whether the cache can be rolled back; if so it keeps from now on what that takes.
+
+        Layers with a state know it only after the prompt.
+        """
+        if self.cache.is_croppable:
+            self.cache.activate_past_recording()
+            return True
+        return False
+
+    def _keywords(self, length: int, count: int) -> dict[str, Any]:
+        """The prepared keywords for a text of ``length``, those by token for its last ``count`` tokens.
+
+        Positions and types go on from the prompt's last as in ``generate``; the mask covers all.
+        """
+        keywords = dict(self.keywords)
+        if keywords.get("attention_mask") is not None:
+            mask = keywords["attention_mask"]
+            keywords["attention_mask"] = torch.cat((mask, mask.new_ones(mask.shape[0], length - mask.shape[1])), -1)
+        for name in BY_TOKEN:
+            given = keywords.get(name)
+            if given is None:
+                continue
+            added = length - given.shape[-1]
+            fresh = min(added, count)
+            last = given[..., -1:] if name not in FILLED_WITH_ZEROS else torch.zeros_like(given[..., -1:])
+            tail = last.expand(*last.shape[:-1], fresh)
+            if name == "position_ids":
+                tail = tail + torch.arange(added - fresh + 1, added + 1, device=given.device)
+            keywords[name] = tail if fresh == count else torch.cat((given, tail), -1)[..., -count:]
+        return keywords

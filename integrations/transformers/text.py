@@ -1,0 +1,74 @@
+"""The text of one call of ``generate`` as it grows, token by token, and what of it the caller asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, EosTokenCriteria, GenerationConfig, MaxLengthCriteria, StoppingCriteriaList
+from transformers.generation import GenerateDecoderOnlyOutput
+
+
+class Text:
+    """Token ids, streamer, stopping criteria, scores: everything that plain decoding does with a new token.
+
+    ``ids`` (1, n) is the prompt, on the caller's device. Length and EOS are looked at here; other criteria are asked
+    once a token, in order, as plain decoding asks them.
+    """
+
+    def __init__(
+        self, ids: Tensor, criteria: StoppingCriteriaList, config: GenerationConfig, streamer: Any = None
+    ) -> None:
+        self._ids, self._unjoined = ids, list[int]()
+        self.length = ids.shape[1]
+        self.streamer = streamer
+        self.max_length = config.max_length
+        self.eos = frozenset[int]()
+        for criterion in criteria:
+            if isinstance(criterion, EosTokenCriteria):
+                self.eos |= frozenset(criterion.eos_token_id.reshape(-1).tolist())
+        self._criteria = criteria
+        self._simple = all(type(one) in (EosTokenCriteria, MaxLengthCriteria) for one in criteria)
+        wanted = config.return_dict_in_generate
+        self._as_dict = bool(wanted)
+        self._scores: list[Tensor] | None = [] if wanted and config.output_scores else None
+        self._logits: list[Tensor] | None = [] if wanted and config.output_logits else None
+        self.ended = False
+        if streamer is not None:
+            streamer.put(ids.cpu())
+
+    @property
+    def ids(self) -> Tensor:
+        """(1, n): the prompt and all tokens so far."""
+        if self._unjoined:
+            new = torch.tensor([self._unjoined], dtype=self._ids.dtype, device=self._ids.device)
+            self._ids = torch.cat((self._ids, new), dim=1)
+            self._unjoined = []
+        return self._ids
+
+    def add(self, token: int, scores: Tensor, logits: Tensor) -> bool:
+        """Append ``token``, chosen by ``scores`` (1, V) that were made of ``logits`` (1, V); True when it is the last."""
+        self._unjoined.append(token)
+        self.length += 1
+        if self._scores is not None:
+            self._scores.append(scores.float())
+        if self._logits is not None:
+            self._logits.append(logits.float())
+        if self._simple:
+            self.ended = token in self.eos or self.length >= self.max_length
+        else:
+            known = None if self._scores is None else tuple(self._scores)
+            self.ended = bool(self._criteria(self.ids, known).all())
+        if self.streamer is not None:
+            self.streamer.put(torch.tensor([token]))
+        return self.ended
+
+    def output(self, cache: Cache, cache_name: str) -> GenerateDecoderOnlyOutput | Tensor:
+        """What ``generate`` returns."""
+        if self.streamer is not None:
+            self.streamer.end()
+        if not self._as_dict:
+            return self.ids
+        scores, logits = (None if rows is None else tuple(rows) for rows in (self._scores, self._logits))
+        return GenerateDecoderOnlyOutput(sequences=self.ids, scores=scores, logits=logits, **{cache_name: cache})
