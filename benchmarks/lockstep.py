@@ -7,10 +7,11 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from speckv.controller.policy import Round
 from speckv.integrations.signals import pack, unpack
+from speckv.integrations.transformers.cache import new_cache
 
 
 class MaskedCache:
@@ -22,7 +23,8 @@ class MaskedCache:
 
     def __init__(self, model: PreTrainedModel, rows: int) -> None:
         self.model = model
-        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        self.kept = new_cache(model)
+        self.cache = next(iter(self.kept.values()))
         self.mask = torch.zeros(rows, 0, dtype=torch.long, device=model.device)
 
     def feed(self, tokens: Tensor, valid: Tensor, positions: Tensor, keep: int) -> Tensor:
@@ -32,9 +34,9 @@ class MaskedCache:
             input_ids=tokens,
             attention_mask=self.mask,
             position_ids=positions.clamp(min=0),
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=keep,
+            **self.kept,
         ).logits
 
     def forget(self, last: int, keep: Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.generation import counted_stock
@@ -21,6 +21,7 @@ from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Policy
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers import attach_policy, detach
+from speckv.integrations.transformers.cache import new_cache
 
 GAMMA, TOKENS, PROMPT = 4, 64, 32
 
@@ -55,12 +56,12 @@ def tiny_pair() -> tuple[Any, Any]:
 
 def bare_forward_us(draft: Any, ids: Any, repeats: int = 100) -> float:
     """Microseconds of one bare transformers forward of the draft with a cache: the floor of any loop."""
-    cache = DynamicCache(config=draft.config)
+    kept = new_cache(draft)
     with torch.no_grad():
-        draft(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        draft(input_ids=ids, use_cache=True, logits_to_keep=1, **kept)
         started = perf_counter()
         for _ in range(repeats):
-            draft(input_ids=ids[:, :1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            draft(input_ids=ids[:, :1], use_cache=True, logits_to_keep=1, **kept)
     return (perf_counter() - started) / repeats * 1e6
 
 

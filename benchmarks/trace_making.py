@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs, end_tokens, shown
@@ -21,6 +21,7 @@ from speckv.controller.records import Journal
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
 from speckv.integrations.signals import pack, unpack
+from speckv.integrations.transformers.cache import new_cache
 
 
 def make_traces(
@@ -121,9 +122,9 @@ def run_ahead(
     """
     device = draft.device
     text = torch.tensor([[*prompt, *said]], device=device)
-    cache = DynamicCache(config=draft.config.get_text_config(decoder=True))
+    kept = new_cache(draft)
     count, shared = len(said), text.shape[1] - 1
-    logits = draft(input_ids=text[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=count).logits[0]
+    logits = draft(input_ids=text[:, :-1], use_cache=True, logits_to_keep=count, **kept).logits[0]
     packed = [_packed(logits)]
     first = packed[0][:, 0].long()
     branching = (first != torch.tensor(said, device=device)).tolist()
@@ -143,8 +144,8 @@ def run_ahead(
             input_ids=ids,
             attention_mask=seen[None, None],
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **kept,
         ).logits[0]
         for place, row in zip(going, _packed(logits).tolist(), strict=True):
             found[place].append(unpack(row))

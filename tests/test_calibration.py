@@ -83,6 +83,21 @@ def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest
         remembered(target, draft)
 
 
+@pytest.mark.parametrize(("positions", "rows"), [(70, 21), (40, 13), (8, 4), (2, 1)])
+def test_models_with_few_positions_are_timed_as_far_as_they_go(positions: int, rows: int) -> None:
+    from test_traces import model
+
+    from speckv.integrations.transformers.calibrate import calibrate
+
+    short, enough = (model(seed, 0.1) for seed in (0, 1))
+    short.config.max_position_embeddings = positions
+    assert max(calibrate(short, enough, repeats=1).verify) == rows
+    if positions == 2:
+        short.config.max_position_embeddings = 1
+        with pytest.raises(SpecKVError, match="1 positions are too few to time anything"):
+            calibrate(enough, short, repeats=1)
+
+
 def test_noise_that_makes_context_dear_leaves_a_forward_its_time() -> None:
     """64 tokens of context cannot take longer than the whole forward that had them."""
     from speckv.integrations.transformers.calibrate import LONG, SHORT, _slope

@@ -278,7 +278,7 @@ def test_a_changed_transformers_is_refused(pair: tuple[Any, Any], monkeypatch: p
         attach(target, draft)
     monkeypatch.undo()
     monkeypatch.setattr(compatibility, "SETTINGS", "do_sample most_tokens")
-    with pytest.raises(SpecKVError, match="GenerationConfig.most_tokens is gone"):
+    with pytest.raises(SpecKVError, match=r"GenerationConfig\.most_tokens is gone"):
         attach(target, draft)
     assert "_speckv" not in target.__dict__
 

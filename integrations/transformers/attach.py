@@ -72,8 +72,7 @@ def attach(
 def _bytes(model: PreTrainedModel) -> float:
     """What one forward reads: every weight but the embedding table, which it only looks up in."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    embedding, head = (
-        getattr(m, "weight", None) for m in (model.get_input_embeddings(), model.get_output_embeddings())
-    )
-    tied = embedding is None or embedding is head
-    return float(weights - (0 if tied else embedding.numel() * embedding.element_size()))
+    embedding = getattr(model.get_input_embeddings(), "weight", None)
+    if embedding is None or embedding is getattr(model.get_output_embeddings(), "weight", None):
+        return float(weights)
+    return float(weights - embedding.numel() * embedding.element_size())

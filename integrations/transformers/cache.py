@@ -9,7 +9,9 @@ from typing import Any
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 NAMES = ("cache", "past_key_values")
-"""What forwards and outputs call it: since transformers 5.24.0, and before (there a deprecated keyword from then on)."""
+"""What forwards and outputs call it: from transformers 5.24.0 on, and before."""
+
+LAYERS = DynamicCache.__module__
 
 
 def parameters(function: Callable[..., Any]) -> frozenset[str]:
@@ -27,6 +29,15 @@ def new_cache(model: PreTrainedModel) -> dict[str, Cache]:
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.activate_past_recording()
     return {cache_name(parameters(model.forward)) or NAMES[-1]: cache}
+
+
+def rolls_back(cache: Any) -> bool:
+    """Whether tokens can be taken off ``cache`` again so that no trace of them is left.
+
+    Layers with a state know it only after a forward. A model's own layers say that they can, and cannot (DeepSeek-V4).
+    """
+    known = isinstance(cache, DynamicCache) and all(type(layer).__module__ == LAYERS for layer in cache.layers)
+    return known and bool(cache.is_croppable)
 
 
 def stop_recording(cache: Cache) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from speckv.controller.calibration import read_costs, write_costs
 from speckv.controller.cost import LEAST_MS, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import processor, version
 from speckv.integrations.models.carried import Progress, cache_dir
+from speckv.integrations.transformers.cache import new_cache
+from speckv.integrations.transformers.reach import positions
 
 ROWS = (1, 2, 3, 4, 5, 7, 9, 13, 21)
 """Rows of a verify that are timed: dense where kernels have steps, up to a ceiling of 20 drafted tokens."""
@@ -40,11 +42,15 @@ def calibrate(
     """
     plan: dict[tuple[str, int, int], _Bench] = {}
     for name, model, timed in (("verify", target, ROWS), ("draft", draft, (1, 2))):
-        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONG + max(ROWS)
-        for context, counts in ((SHORT, timed), (LONG, (1,))):
-            if context + max(counts) <= longest:
+        longest = positions(model)
+        counts = tuple(rows for rows in timed if 2 * rows <= longest)
+        if not counts:
+            raise SpecKVError(f"{_model(model)['name']}: {longest} positions are too few to time anything")
+        short = min(SHORT, longest - max(counts))
+        for context, these in ((short, counts), (LONG, (1,))):
+            if context + max(these) <= longest:
                 bench = _Bench(model, context)
-                plan |= {(name, context, rows): bench for rows in counts}
+                plan |= {(name, context, rows): bench for rows in these}
     times: dict[tuple[str, int, int], list[float]] = {key: [] for key in plan}
     for number in range(-1, repeats):  # the first time kernels are chosen and memory is taken
         for key, bench in plan.items():
@@ -56,8 +62,8 @@ def calibrate(
     slope = {name: _slope(found, name) for name in ("verify", "draft")}
     tables: dict[str, dict[int, float]] = {"verify": {}, "draft": {}}
     for (name, context, rows), ms in found.items():
-        if context == SHORT:
-            tables[name][rows] = max(LEAST_MS, ms - slope[name] * SHORT / 1e3)
+        if context != LONG:
+            tables[name][rows] = max(LEAST_MS, ms - slope[name] * context / 1e3)
     return Costs(tables["draft"], tables["verify"], slope["draft"], slope["verify"])
 
 
@@ -76,8 +82,8 @@ class _Bench:
 
     def __init__(self, model: PreTrainedModel, context: int) -> None:
         self.model = model
-        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-        self.cache.activate_past_recording()
+        self.kept = new_cache(model)
+        self.cache = next(iter(self.kept.values()))
         with torch.inference_mode():
             self._forward(context)
 
@@ -96,7 +102,7 @@ class _Bench:
             torch.arange(5, 5 + count, device=self.model.device)[None, :]
             % self.model.config.get_text_config().vocab_size
         )
-        logits: Tensor = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True).logits
+        logits: Tensor = self.model(input_ids=ids, use_cache=True, **self.kept).logits
         return logits
 
     def _wait(self) -> None:

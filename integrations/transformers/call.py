@@ -112,8 +112,7 @@ class Call:
     def _check_cache(self, arguments: dict[str, Any]) -> None:
         """A cache handed in must belong to ids that are all there: the draft has to read them too."""
         cache = next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
-        held = cache.get_seq_length() if hasattr(cache, "get_seq_length") else 0
-        if not held:
+        if cache is None or not (held := cache.get_seq_length()):
             return
         ids = arguments.get("input_ids", arguments.get("inputs"))
         mask = arguments.get("attention_mask")

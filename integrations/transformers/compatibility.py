@@ -32,8 +32,8 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (PreTrainedModel, "get_decoder", ""),
     (PreTrainedModel, "get_output_embeddings", ""),
 )
-"""Functions that are called or wrapped, with the parameters that are passed to them. Private: the one that is not called
-but looked at, to see whether a model overrides it."""
+"""Functions that are called or wrapped, with the parameters that are passed to them. One is private: it is not called,
+but looked at to see whether a model overrides it."""
 
 SETTINGS = (
     "do_sample max_length return_dict_in_generate output_scores output_logits output_attentions output_hidden_states "

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.transformers.cache import cache_name, new_cache, parameters
-from speckv.integrations.transformers.reach import Reach, positions
+from speckv.integrations.transformers.cache import cache_name, new_cache, parameters, rolls_back
+from speckv.integrations.transformers.reach import positions, restart
 
 SAMPLE = 8
 """Tokens, spread over the vocabulary, that :func:`examine` feeds. One alone may have a row of zeros as embedding."""
@@ -52,12 +52,12 @@ class Facts:
 
     ``direct``: its logits are exactly its output embedding of its decoder's last hidden state. The two are then called
     directly: the wrappers around them cost an eighth of a small forward. Most causal language models are so, not
-    those that cap or scale logits. ``longest``: the positions it has. ``switch``: see :class:`.reach.Reach`.
+    those that cap or scale logits. ``longest`` and ``restart`` are :func:`.reach.positions` and :func:`.reach.restart`.
     """
 
     direct: bool
     longest: int
-    switch: int
+    restart: int
     parameters: frozenset[str]
 
 
@@ -70,7 +70,7 @@ def examine(model: PreTrainedModel) -> Facts:
     if model not in _examined:
         direct = _try_out(model)
         known = parameters(model.forward)
-        _examined[model] = Facts(direct, positions(model), Reach(model).longrope, known)
+        _examined[model] = Facts(direct, positions(model), restart(model), known)
     return _examined[model]
 
 
@@ -86,18 +86,19 @@ def _try_out(model: PreTrainedModel) -> bool:
     if "position_ids" in parameters(model.forward):
         inputs["position_ids"] = torch.arange(SAMPLE, device=model.device)[None, :]
     kept = new_cache(model)
+    cache = kept[keyword]
     try:
         whole: Tensor = model(**inputs, **kept).logits
-        cache = kept[keyword]
-        rolls_back = cache.get_seq_length() == SAMPLE and cache.is_croppable
-        if rolls_back:
-            cache.crop(-1)
+        usable = rolls_back(cache) and cache.get_seq_length() == SAMPLE
+        if usable:  # as in a round: two tokens at once after some were taken off
+            cache.crop(-2)
+            model(**{name: value[:, -2:] if name != "use_cache" else value for name, value in inputs.items()}, **kept)
     except Exception as error:  # whatever a model raises that is not meant for this
         reason = next(iter(str(error).splitlines()), "")[:100]
         raise SpecKVError(
             f"draft {name}: a {kind} does not run as a language model with a cache ({type(error).__name__}: {reason})"
         ) from None
-    if not rolls_back:
+    if not usable:
         raise SpecKVError(
             f"draft {name}: a {kind} keeps a state that cannot be rolled back; take a draft without recurrent layers"
         )
@@ -143,7 +144,7 @@ class DraftModel:
 
     def rewind(self, length: int) -> int:
         """Keep the cache's part of the first ``length`` − 1 tokens; return how many tokens the next step must feed."""
-        if not self.kept or self.cached <= self.facts.switch < length:  # what is cached was turned by other factors
+        if not self.kept or self.cached <= self.facts.restart < length:
             self.kept, self.cached = new_cache(self.model), 0
         keep = min(self.cached, length - 1)
         if self.cached:  # crop() fails on a sliding-window layer that has seen nothing

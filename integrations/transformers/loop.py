@@ -31,8 +31,8 @@ def speculate(
 ) -> Any:
     """Decode ``text`` to its end and return what ``generate`` returns: the target's own output, whatever is drafted.
 
-    Every token drafted is verified, whatever it is; ``policy`` sees no acceptance draw and no target logits of the round that it
-    decides about.
+    Every token drafted is verified, whatever it is; ``policy`` sees no acceptance draw and no target logits of the
+    round that it decides about.
     """
     accept = Acceptance(processors, sample)
     drafter = Drafter(draft, policy, stateless(processors), sample, text.eos)
@@ -82,8 +82,8 @@ class Drafter:
     def draft_tokens(self, text: Tensor, gamma: int, this: Round) -> tuple[list[int], list[Tensor]]:
         """Up to ``gamma`` tokens after ``text`` (1, n) and, when sampling, the scores (1, V) each was drawn from.
 
-        Fills in what ``this`` round says of drafting. Signals and tokens are read by the host together: a token at a time where the
-        policy wants to see them, else all at once.
+        Fills in what ``this`` round says of drafting. Signals and tokens are read by the host together: one by one
+        where the policy wants to see them, else all at once.
         """
         started = perf_counter()
         asked_ms = 0.0
@@ -114,7 +114,7 @@ class Drafter:
         return drafted, drawn_from[: len(drafted)]
 
     def _draw(self, prefix: Tensor, logits: Tensor, drawn_from: list[Tensor]) -> Tensor:
-        """The draft's next token (1, 1) after ``prefix`` (1, n); appends to ``drawn_from`` what a sample was drawn from."""
+        """The draft's next token (1, 1) after ``prefix`` (1, n); ``drawn_from`` gets what a sample was drawn from."""
         scores = fit_vocabulary(logits, self.draft.vocabulary)
         if self.sample or self.processors:
             scores = self.processors(prefix, scores.to(torch.float32, copy=True))

@@ -21,19 +21,25 @@ class Reach:
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config.get_text_config(decoder=True)
-        self.longrope = min(_switches(config, "longrope"), default=UNLIMITED)
+        self.longrope = min((restart(model), *_switches(config, "longrope")))
         self.dynamic = min(_switches(config, "dynamic"), default=UNLIMITED)
 
     def room(self, length: int) -> int:
         """The most tokens to draft after a text of ``length``, whose last token the target has not been fed yet.
 
         Up to a switch: what is left of it. Beyond it a dynamic embedding changes with every token; longrope changes
-        once, and where it does some models compute their cache anew, so that token is decoded alone.
+        once, and where it does Phi-3 computes its cache anew, so that token is decoded alone.
         """
         if length > self.dynamic or length == self.longrope + 1:
             return 0
         left = min(limit - length for limit in (self.dynamic, self.longrope, UNLIMITED) if limit >= length)
         return max(0, left)
+
+
+def restart(model: PreTrainedModel) -> int:
+    """The length beyond which ``model`` begins a new cache in ``generate``, as Phi-3 does; UNLIMITED for all others."""
+    config = model.config.get_text_config(decoder=True)
+    return int(getattr(config, "original_max_position_embeddings", None) or UNLIMITED)
 
 
 def positions(draft: PreTrainedModel) -> int:

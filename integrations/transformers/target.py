@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 
-from speckv.integrations.transformers.cache import cache_name, stop_recording
+from speckv.integrations.transformers.cache import cache_name, rolls_back, stop_recording
 from speckv.integrations.transformers.reach import Reach
 
 KEPT_BY_MODEL = "_update_model_kwargs_for_generation"
@@ -39,6 +39,8 @@ class TargetModel:
             raise DecodePlainly(f"{type(model).__name__} keeps more between its forwards than a cache")
         self.model, self.keywords, self.name = model, dict(keywords), name
         self.reach = Reach(model)
+        if self.cache.layers and all(self.cache.is_linear):
+            raise DecodePlainly(f"{type(model).__name__} keeps a state that cannot be rolled back")
         self.fed = self.cache.get_seq_length()
         self.prompt = 0
         # What else a prompt brings, images say, is not to be mixed with drafted tokens.
@@ -99,7 +101,7 @@ class TargetModel:
 
         Layers with a state know it only after the prompt.
         """
-        if self.cache.is_croppable:
+        if rolls_back(self.cache):
             self.cache.activate_past_recording()
             return True
         return False

@@ -48,7 +48,7 @@ class Text:
         return self._ids
 
     def add(self, token: int, scores: Tensor, logits: Tensor) -> bool:
-        """Append ``token``, chosen by ``scores`` (1, V) that were made of ``logits`` (1, V); True when it is the last."""
+        """Append ``token``, chosen by ``scores`` (1, V), made of ``logits`` (1, V); True when it is the last."""
         self._unjoined.append(token)
         self.length += 1
         if self._scores is not None:
