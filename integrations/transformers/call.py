@@ -121,14 +121,13 @@ class Call:
             raise DecodePlainly("a cache was handed in without the ids of all that it holds")
 
 
-def shared_forwards(model: torch.nn.Module, call: Call) -> None:
+def check_processes(model: torch.nn.Module) -> None:
     """Raise :class:`DecodePlainly` where other processes take part in every forward of ``model``.
 
     Rounds are decided by timings, which differ by process, and all of them must run the same forwards.
     """
-    if call.arguments.get("synced_gpus") is not None or not torch.distributed.is_initialized():
-        return
-    if torch.distributed.get_world_size() > 1 and _is_sharded(model):
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    if several and _is_sharded(model):
         raise DecodePlainly("the target's weights are spread over processes, which must all run the same forwards")
 
 

@@ -19,7 +19,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
-from speckv.integrations.transformers.call import Call, LeaveAlone, shared_forwards
+from speckv.integrations.transformers.call import Call, LeaveAlone, check_processes
 from speckv.integrations.transformers.compatibility import check_transformers
 from speckv.integrations.transformers.draft import DraftModel, examine
 from speckv.integrations.transformers.loop import RoundListener, speculate
@@ -30,6 +30,7 @@ from speckv.integrations.transformers.text import Text
 logger = logging.getLogger("speckv")
 
 HOOK, OVERRIDE = "_speckv", "generate"
+COPY_ATTEMPTS = 20
 
 
 class Attachment:
@@ -53,12 +54,20 @@ class Attachment:
         try:
             policy = self._idle.pop()
         except IndexError:
-            policy = copy.deepcopy(self.policy)
+            policy = self._copy()
         try:
             yield policy
         finally:
             if policy is self.policy:
                 self._idle.append(policy)
+
+    def _copy(self) -> Policy:
+        for _ in range(COPY_ATTEMPTS):
+            try:
+                return copy.deepcopy(self.policy)
+            except RuntimeError:  # the other thread has learnt something meanwhile
+                continue
+        return copy.deepcopy(self.policy)
 
     def report(self, outcome: Round) -> None:
         self.stats.add(outcome)
@@ -141,7 +150,7 @@ def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
             found.tell("assistant_model is not the attached draft: this call is transformers' own")
             return stock(self, *args, **kwargs)
         try:
-            shared_forwards(self, call)
+            check_processes(self)
             return stock(self, **call.with_loop(_loop(self, found, call.streamer)))
         except LeaveAlone:
             return stock(self, *args, **kwargs)

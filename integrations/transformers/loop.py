@@ -42,7 +42,7 @@ def speculate(
         started = perf_counter()
         this = Round(position=text.length, verify_prefill=first)
         room = (text.max_length - text.length - 1, target.room(text.length), draft.room(text.length))
-        gamma = policy.begin(min(room))
+        gamma = policy.begin(max(0, min(room)))
         this.decide_ms = (perf_counter() - started) * 1e3
 
         ids, drafted, drawn_from = text.ids, [], []
