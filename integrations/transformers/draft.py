@@ -78,8 +78,9 @@ def examine(model: PreTrainedModel) -> Facts:
 def _try_out(model: PreTrainedModel) -> bool:
     name, kind = model.config.name_or_path or type(model).__name__, type(model).__name__
     keyword = cache_name(parameters(model.forward))
+    state = f"draft {name}: a {kind} keeps a state that cannot be rolled back; take a draft without recurrent layers"
     if keyword is None:
-        raise SpecKVError(f"draft {name}: a {kind} has no key/value cache that can be rolled back; take another draft")
+        raise SpecKVError(state)
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.linspace(vocabulary // 3, vocabulary - 1, SAMPLE, device=model.device).long()[None, :]
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": True}
@@ -99,9 +100,7 @@ def _try_out(model: PreTrainedModel) -> bool:
             f"draft {name}: a {kind} does not run as a language model with a cache ({type(error).__name__}: {reason})"
         ) from None
     if not usable:
-        raise SpecKVError(
-            f"draft {name}: a {kind} keeps a state that cannot be rolled back; take a draft without recurrent layers"
-        )
+        raise SpecKVError(state)
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     if decoder is None or head is None or decoder is model or "position_ids" not in parameters(decoder.forward):
         return False

@@ -30,17 +30,18 @@ class TargetModel:
     """
 
     def __init__(self, model: PreTrainedModel, keywords: dict[str, Any]) -> None:
-        name = cache_name(keywords)
-        if name is None or not keywords.get("use_cache", True):
+        kind, name = type(model), cache_name(keywords)
+        if not keywords.get("use_cache", True):
             raise DecodePlainly("without a key/value cache there is nothing to roll back")
-        if not isinstance(keywords[name], DynamicCache):
-            raise DecodePlainly(f"a {type(keywords[name]).__name__} cannot be rolled back exactly")
-        if getattr(type(model), KEPT_BY_MODEL) is not getattr(GenerationMixin, KEPT_BY_MODEL):
-            raise DecodePlainly(f"{type(model).__name__} keeps more between its forwards than a cache")
+        cache = keywords[name] if name else None
+        if cache is not None and not isinstance(cache, DynamicCache):
+            raise DecodePlainly(f"a {type(cache).__name__} cannot be rolled back exactly")
+        if name is None or cache is None or (cache.layers and all(cache.is_linear)):
+            raise DecodePlainly(f"{kind.__name__} keeps a state that cannot be rolled back")
+        if getattr(kind, KEPT_BY_MODEL) is not getattr(GenerationMixin, KEPT_BY_MODEL):
+            raise DecodePlainly(f"{kind.__name__} keeps more between its forwards than a cache")
         self.model, self.keywords, self.name = model, dict(keywords), name
         self.reach = Reach(model)
-        if self.cache.layers and all(self.cache.is_linear):
-            raise DecodePlainly(f"{type(model).__name__} keeps a state that cannot be rolled back")
         self.fed = self.cache.get_seq_length()
         self.prompt = 0
         # What else a prompt brings, images say, is not to be mixed with drafted tokens.
