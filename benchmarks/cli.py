@@ -7,10 +7,13 @@ from typing import Any, NoReturn, cast
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from speckv.benchmarks import cli_bench, cli_models, cli_report, cli_training
 from speckv.benchmarks.cli_app import app, console
+from speckv.benchmarks.terminal import plain
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import missing
 
 __all__ = ["app", "cli_bench", "cli_models", "cli_report", "cli_training", "main"]
 
@@ -24,10 +27,10 @@ def doctor() -> None:
     from speckv.benchmarks.doctor import examine
 
     findings = examine()
+    marks = {True: Text("ok", "green"), False: Text("not ok", "red"), None: Text("–", "dim")}
     drawn = Table("check", "found", "", show_header=False)
     for finding in findings:
-        mark = {True: "[green]ok", False: "[red]not ok", None: "[dim]–"}[finding.fits]
-        drawn.add_row(finding.what, finding.found, mark)
+        drawn.add_row(plain(finding.what), plain(finding.found), marks[finding.fits])
     console.print(drawn)
     if any(finding.fits is False for finding in findings):
         raise typer.Exit(1)
@@ -42,7 +45,7 @@ def main() -> None:
     except USAGE_ERRORS as error:
         _fail(_usage(error))
     except ModuleNotFoundError as error:
-        _fail(f"{error.name} is not installed; pip install 'speckv[transformers,cpu,bench]'")
+        _fail(missing((error.name or str(error)).partition(".")[0]))
     else:
         raise SystemExit(code)
 
@@ -53,7 +56,7 @@ def _usage(error: Any) -> str:
 
 
 def _fail(text: str) -> NoReturn:
-    print(f"speckv: {' '.join(text.split())}", file=sys.stderr)
+    print(f"speckv: {plain(' '.join(text.split()))}", file=sys.stderr)
     raise SystemExit(2) from None
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from speckv.benchmarks.terminal import make_console, plain
 
 app = typer.Typer(
     help="SpecKV chooses how many tokens to speculate, per step, for the most tokens per second.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = make_console()
 
 PairOption = Annotated[
     str,
@@ -25,6 +26,5 @@ ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 take
 
 
 def say(text: str) -> None:
-    """Print ``text``, some of which may be a stranger's, as it is: nothing in it is markup or steers the terminal."""
-    plain = "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
-    console.print(plain, markup=False, highlight=False, soft_wrap=True)
+    """Print ``text``, some of which may be a stranger's, as it is, and no line of it broken."""
+    console.print(plain(text), soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from speckv.benchmarks.cli_app import ControllerOption, PairOption, ThreadsOption, app, say
+from speckv.controller.extras import require
 
 QUICK: dict[str, Any] = {
     "regimes": ("bf16", "nf4"),
@@ -28,9 +29,9 @@ def bench(
     compression: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32, int8, nf4, nf4-draft4.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="plain, fixed-N, hf-default, paper, speckv; all.")] = None,
     prompts: Annotated[str, typer.Option(help="heldout, train, or a JSONL file, spec-bench's too.")] = "heldout",
-    count: Annotated[int | None, typer.Option(help="Tasks in turn; 0 takes all.  [default: 12]", min=0)] = None,
-    concurrency: Annotated[list[int] | None, typer.Option(help="At a time, in SGLang.  [default: 1 4]")] = None,
-    tokens: Annotated[int | None, typer.Option(help="New tokens per prompt.  [default: 64]", min=1)] = None,
+    count: Annotated[int | None, typer.Option(help="Tasks in turn; 0 takes all; 12 unless said.", min=0)] = None,
+    concurrency: Annotated[list[int] | None, typer.Option(help="At a time, in SGLang; 1 and 4 unless said.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="New tokens per prompt; 64 unless said.", min=1)] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int, typer.Option(help="How often everything is measured.", min=1)] = 1,
     controller: ControllerOption = "default",
@@ -42,6 +43,7 @@ def bench(
 
     What is finished is kept in a journal beside OUT: interrupt it anywhere, and the same command goes on.
     """
+    require("torch", "transformers", "onnxruntime", "onnx", "sklearn", "pyarrow")
     from speckv.benchmarks.bench.bound import bounds, trace_prompts
     from speckv.benchmarks.bench.in_sglang import own_python
     from speckv.benchmarks.bench.plan import Plan, balanced

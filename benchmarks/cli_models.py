@@ -13,9 +13,12 @@ from rich.table import Table
 
 from speckv.benchmarks.cli_app import ControllerOption, PairOption, ThreadsOption, app, console, say
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import require
 
 CompressionOption = Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")]
 DraftOption = Annotated[str, typer.Option("--draft-compression", help="Of the draft.")]
+RUNNING = ("torch", "transformers", "onnxruntime", "onnx")
+"""The libraries by which a pair runs with a controller."""
 
 
 def _prepare_torch(threads: int) -> None:
@@ -41,6 +44,7 @@ def demo(
     threads: ThreadsOption = 0,
 ) -> None:
     """Get a real pair of models, generate in every mode, and print a table."""
+    require(*RUNNING)
     from speckv.benchmarks.demo import DEMO_MODES, as_json, compare, table
     from speckv.benchmarks.generation import Modes
     from speckv.benchmarks.machine import machine, versions
@@ -52,7 +56,7 @@ def demo(
     _prepare_torch(threads)
     with progress() as report:
         sources = resolve(pair, report)
-        console.print(f"Models: {sources.origin}")
+        say(f"Models: {sources.origin}")
         report("load models", 0, 1)
         target, draft, tokenizer = load_pair(pair, compression, draft_compression)
         report("load models", 1, 1)
@@ -87,6 +91,7 @@ def profile(
     threads: ThreadsOption = 0,
 ) -> None:
     """Run speculation on a pair and write one record per round, to train a controller from."""
+    require(*RUNNING, "pyarrow")
     from speckv.benchmarks.profile import profile as run_profile
     from speckv.benchmarks.progress import progress
     from speckv.benchmarks.prompts import load_prompts
@@ -121,6 +126,7 @@ def trace(
     threads: ThreadsOption = 0,
 ) -> None:
     """Record what the draft would propose from every position of the target's greedy text, to replay policies on."""
+    require(*RUNNING, "pyarrow")
     from speckv.benchmarks.progress import progress
     from speckv.benchmarks.prompts import load_prompts
     from speckv.benchmarks.trace_making import make_traces
@@ -143,6 +149,7 @@ def calibrate(
     threads: ThreadsOption = 0,
 ) -> None:
     """Time the pair's forwards on this machine; attach() finds the result from then on."""
+    require(*RUNNING)
     from speckv.benchmarks.progress import progress
     from speckv.controller.calibration import write_costs
     from speckv.integrations.models import load_pair

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from speckv.benchmarks.cli_app import app, say
+from speckv.controller.extras import require
 
 ResultArgument = Annotated[Path, typer.Argument(help="A JSON file that `speckv bench` wrote.", show_default=False)]
 
@@ -18,6 +19,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("report"),
 ) -> None:
     """Write a page about a result, complete in one file, and its plots as SVG and PNG beside it."""
+    require("matplotlib")
     from speckv.benchmarks.report.page import write
     from speckv.benchmarks.report.reading import read
 

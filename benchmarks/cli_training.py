@@ -9,6 +9,7 @@ import typer
 
 from speckv.benchmarks.cli_app import app, console, say
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import require
 
 if TYPE_CHECKING:
     from speckv.export.artefact import Artefact
@@ -34,6 +35,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a controller on step records and export it to one ONNX file."""
+    require("sklearn", "skl2onnx", "pyarrow", "onnxruntime", "onnx")
     from speckv.benchmarks.build import build
 
     _must_be_onnx(out)

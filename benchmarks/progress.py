@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from speckv.benchmarks.terminal import make_console, plain
 
 Report = Callable[[str, int, int], None]
 LINE_EVERY = 10.0
@@ -18,17 +19,17 @@ LINE_EVERY = 10.0
 @contextmanager
 def progress() -> Iterator[Report]:
     """Yields ``report(what, done, total)``; every distinct ``what`` gets a bar of its own."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if not console.is_terminal:
         yield _lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(plain(what), total=total)
             bars.update(tasks[what], completed=done, total=total)
 
         yield report
@@ -41,6 +42,6 @@ def _lines() -> Report:
         now = time.monotonic()
         if what not in last or done >= total or now - last[what] >= LINE_EVERY:
             last[what] = now
-            print(f"{what}: {100 * done // max(total, 1)} %", file=sys.stderr, flush=True)
+            print(f"{plain(what)}: {100 * done // max(total, 1)} %", file=sys.stderr, flush=True)
 
     return report

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rich.table import Table as RichTable
+
+from speckv.benchmarks.terminal import make_console, plain
 from speckv.controller.errors import SpecKVError
 
 MARK = re.compile(r"<!-- table: (\w+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
-FILE_WIDTH = 200
-"""Columns of text when the output is not a terminal: no table has to wrap."""
 
 
 @dataclass
@@ -28,18 +29,12 @@ class Table:
 
     def show(self) -> None:
         """Print it by rich."""
-        from rich.console import Console
-        from rich.table import Table as RichTable
-
-        table = RichTable(title=self.title, title_justify="left")
+        table = RichTable(title=plain(self.title), title_justify="left")
         for number, name in enumerate(self.header):
-            table.add_column(name, justify="right" if number else "left", overflow="fold")
+            table.add_column(plain(name), justify="right" if number else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
-        console = Console()
-        if not console.is_terminal:
-            console.width = FILE_WIDTH
-        console.print(table)
+            table.add_row(*map(plain, row))
+        make_console().print(table)
 
 
 def fill_sections(page: str, sections: Mapping[str, str]) -> str:

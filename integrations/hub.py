@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import missing
 from speckv.export.artefact import Artefact
 from speckv.export.exchange import FILES, open_controller, save_folder
 from speckv.export.files import brief, present
@@ -60,5 +61,5 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise SpecKVError("huggingface_hub is not installed; pip install 'speckv[hub]'") from None
+        raise SpecKVError(missing("huggingface_hub")) from None
     return huggingface_hub

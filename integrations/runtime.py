@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from speckv.controller.decision import Floats, Ints, best_for_throughput, best_for_tokens
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import missing
 from speckv.controller.features import FEATURES
 from speckv.export.artefact import Artefact
 from speckv.export.exchange import open_controller, save_folder
@@ -32,9 +33,7 @@ def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise SpecKVError(
-            "onnxruntime is not installed; pip install 'speckv[cpu]', or 'speckv[gpu]' on a machine with CUDA"
-        ) from None
+        raise SpecKVError(f"{missing('onnxruntime')}, or 'speckv[gpu]' on a machine with CUDA") from None
     return onnxruntime
 
 

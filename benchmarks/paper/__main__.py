@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import time
@@ -16,6 +15,7 @@ from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.paper.data import Release, read_release
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import require
 from speckv.controller.files import write_whole
 
 VARIABLE = "SPECKV_PAPER_DATA"
@@ -28,8 +28,7 @@ def run(folder: Path, examine: bool = False) -> dict[str, Any]:
     ``table1`` and ``table2`` are rows with the released files' own columns; ``decision_us`` is by predictor;
     ``published`` holds what the figures are compared with.
     """
-    if importlib.util.find_spec("sklearn") is None:
-        raise SpecKVError("scikit-learn is not installed; pip install 'speckv[bench]'")
+    require("sklearn")
     from speckv.benchmarks.paper.examination import examine as examine_release
     from speckv.benchmarks.paper.phase3 import reproduce_phase3
     from speckv.benchmarks.paper.reproduction import reproduce
