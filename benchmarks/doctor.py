@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
+from packaging.specifiers import SpecifierSet
+
 from speckv.benchmarks.machine import machine, versions
 from speckv.controller.errors import SpecKVError
+from speckv.controller.extras import missing
+from speckv.integrations.installed import allowed, version
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,33 @@ def examine() -> list[Finding]:
     findings = [
         Finding("machine", f"{facts['cpu']}, {facts['cores']} cores"),
         Finding("number formats", str(facts["formats"]) or "unknown"),
-        *(Finding(name, version) for name, version in versions().items()),
+        *_versions(),
         _controller(),
-        *_torch(),
+        *_transformers(),
         _sglang(),
     ]
     if "amx_bf16" not in str(facts["formats"]) and "avx512_bf16" not in str(facts["formats"]):
         findings.append(Finding("bf16 on this CPU", "emulated, so fp32 models are likely faster"))
     return findings
+
+
+def _versions() -> list[Finding]:
+    """The versions that results name, with what is allowed, and any other package that is outside of that."""
+    ranges, named = allowed(), versions()
+    others = {name: version(name) for name in sorted(ranges.keys() - named.keys())}
+    found = [ranged(name, at, ranges.get(name)) for name, at in named.items()]
+    rest = [ranged(name, at, ranges[name]) for name, at in others.items() if at is not None]
+    return found + [finding for finding in rest if finding.fits is False]
+
+
+def ranged(name: str, at: str, wanted: SpecifierSet | None) -> Finding:
+    """The version of a package, and whether it is one of those that pyproject.toml allows."""
+    if not wanted:
+        return Finding(name, at)
+    spelled = ",".join(sorted({str(one) for one in wanted}, reverse=True))
+    if wanted.contains(at, prereleases=True):
+        return Finding(name, f"{at} (allowed: {spelled})", True)
+    return Finding(name, f"{at} is outside of what is allowed; pip install '{name}{spelled}'", False)
 
 
 def _controller() -> Finding:
@@ -40,42 +63,47 @@ def _controller() -> Finding:
 
         providers = ", ".join(_onnxruntime().get_available_providers())
         loaded = Controller.load()
-        return Finding("controller", f"default.onnx {loaded.artefact.sha256[:12]} runs ({providers})", True)
+    except ModuleNotFoundError as error:
+        return Finding("controller", missing(error.name or str(error)), False)
     except SpecKVError as error:
         return Finding("controller", str(error), False)
+    return Finding("controller", f"default.onnx {loaded.artefact.sha256[:12]} runs ({providers})", True)
 
 
-def _torch() -> list[Finding]:
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-        return [
-            Finding(
-                "transformers hook",
-                "torch or transformers is not installed: pip install 'speckv[transformers]'",
-            )
-        ]
+def _transformers() -> list[Finding]:
+    absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if absent:
+        return [Finding("transformers hook", missing(*absent))]
     import torch
 
-    from speckv.integrations.transformers.compatibility import mismatches
-
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
-    problems = mismatches()
-    found = "; ".join(problems) if problems else "all that it relies on is there"
     quantised = importlib.util.find_spec("bitsandbytes") is not None
     return [
         Finding("device", f"{device}, {torch.get_num_threads()} threads"),
-        Finding("transformers hook", found, not problems),
-        Finding(
-            "int8 and nf4",
-            "bitsandbytes" if quantised else "bitsandbytes is not installed",
-            quantised or None,
-        ),
+        _hook(),
+        Finding("int8 and nf4", "bitsandbytes" if quantised else missing("bitsandbytes"), quantised or None),
     ]
+
+
+def _hook() -> Finding:
+    try:
+        from speckv.integrations.transformers.compatibility import TESTED_VERSIONS, mismatches
+    except ImportError as error:  # a transformers far from those that are allowed
+        return Finding("transformers hook", f"cannot be imported: {error}", False)
+    tested = f"tested with transformers {', '.join(TESTED_VERSIONS)}"
+    here = version("transformers")
+    if here not in TESTED_VERSIONS:
+        tested += f", not with {here}"
+    problems = mismatches()
+    return Finding(
+        "transformers hook", f"{'; '.join(problems) or 'all that it relies on is there'}; {tested}", not problems
+    )
 
 
 def _sglang() -> Finding:
     from speckv.integrations.sglang.compatibility import explain, installed, mismatches
 
     if installed() is None:
-        return Finding("sglang plugin", "sglang is not installed: pip install 'speckv[sglang]'")
+        return Finding("sglang plugin", missing("sglang"))
     problems = mismatches()
     return Finding("sglang plugin", explain(problems) if problems else "all that it relies on is there", not problems)

@@ -6,6 +6,9 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
 
 def version(package: str) -> str | None:
     """The installed version of ``package``, None where there is none."""
@@ -13,6 +16,16 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def allowed() -> dict[str, SpecifierSet]:
+    """The range of versions that this package asks for, by the name of each package that it or an extra needs."""
+    ranges: dict[str, SpecifierSet] = {}
+    for line in importlib.metadata.requires("speckv") or []:
+        wanted = Requirement(line)
+        if wanted.name != "speckv":
+            ranges[wanted.name] = ranges.get(wanted.name, SpecifierSet()) & wanted.specifier
+    return ranges
 
 
 def cpu_info() -> dict[str, str]:
