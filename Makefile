@@ -5,10 +5,11 @@ RUNTIME := $(if $(GPU),gpu,cpu)
 CONSTRAINTS := $(if $(GPU),,-c constraints/cpu.txt)
 PIP := -m pip --disable-pip-version-check install --quiet
 VENV := .venv/bin
-OLD := .venv-transformers-5.19/bin
 SGLANG := .venv-sglang/bin
+# Other versions of transformers than .venv's, in environments of their own: one per constraints/transformers-VERSION.txt.
+OTHERS := $(patsubst constraints/transformers-%.txt,%,$(wildcard constraints/transformers-*.txt))
 
-.PHONY: demo bench test test-long test-sglang soak check lint types readme clean
+.PHONY: demo bench test test-main $(OTHERS:%=test-transformers-%) test-long test-sglang soak check lint types readme clean
 
 demo: .venv/.ready
 	$(VENV)/speckv demo
@@ -19,10 +20,13 @@ bench: .venv/.ready .venv-sglang/.ready
 	$(VENV)/speckv report out/bench.json -o out/report
 	$(VENV)/speckv recommend out/bench.json
 
-test: check .venv-transformers-5.19/.ready .venv-sglang/.ready
+test: check test-main $(OTHERS:%=test-transformers-%) test-sglang
+
+test-main: .venv/.ready
 	$(VENV)/python -m pytest -m "not long"
-	$(OLD)/python -m pytest -m "not long and not smollm2" tests/test_transformers_exact.py tests/test_transformers_hook.py
-	$(SGLANG)/python -m pytest -m "not long" $(SGLANG_TESTS)
+
+$(OTHERS:%=test-transformers-%): test-transformers-%: .venv-transformers-%/.ready
+	.venv-transformers-$*/bin/python -m pytest -m "not long and not smollm2" $(wildcard tests/test_transformers_*.py)
 
 # SGLang's tests alone. Elsewhere those that need it are skipped.
 SGLANG_TESTS := $(wildcard tests/test_sglang_*.py)
@@ -50,20 +54,20 @@ types: .venv/.ready
 SOURCES := $(shell find controller export integrations benchmarks -name '*.py' | LC_ALL=C sort)
 FILES := $(shell echo $(SOURCES) | cksum | tr -d ' ')
 
-.venv/.ready: pyproject.toml constraints/cpu.txt .venv/.files-$(FILES)
+.venv/.ready: .venv/.files-$(FILES)
 	touch $@
 
-.venv/.files-$(FILES): pyproject.toml
+.venv/.files-$(FILES): pyproject.toml constraints/cpu.txt constraints/numbers.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv
 	$(VENV)/python $(PIP) --upgrade setuptools wheel
 	$(VENV)/python $(PIP) $(CONSTRAINTS) -e ".[$(RUNTIME),transformers,bench,dev]" --config-settings editable_mode=strict
 	rm -f .venv/.files-*
 	touch $@
 
-.venv-transformers-5.19/.ready: pyproject.toml constraints/transformers-5.19.txt
-	test -x $(OLD)/python || $(PYTHON) -m venv .venv-transformers-5.19
-	$(OLD)/python $(PIP) --upgrade setuptools wheel
-	$(OLD)/python $(PIP) -c constraints/transformers-5.19.txt -e ".[cpu,transformers]" pytest hypothesis pyarrow
+.venv-transformers-%/.ready: pyproject.toml constraints/transformers-%.txt constraints/numbers.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --upgrade setuptools wheel
+	$(@D)/bin/python $(PIP) -c constraints/transformers-$*.txt -e ".[cpu,transformers]" pytest hypothesis scipy
 	touch $@
 
 # SGLang pins CUDA packages; without a GPU what it needs of them is stood in for, so pip must not resolve its
@@ -91,4 +95,4 @@ readme: .venv/.ready
 	$(VENV)/python -m speckv.benchmarks.reference
 
 clean:
-	rm -rf .venv .venv-transformers-5.19 .venv-sglang build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-transformers-* .venv-sglang build *.egg-info .pytest_cache .mypy_cache .ruff_cache
