@@ -67,7 +67,7 @@ FILES := $(shell echo $(SOURCES) | cksum | tr -d ' ')
 .venv-transformers-%/.ready: pyproject.toml constraints/transformers-%.txt constraints/numbers.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --upgrade setuptools wheel
-	$(@D)/bin/python $(PIP) -c constraints/transformers-$*.txt -e ".[cpu,transformers]" pytest hypothesis scipy
+	$(@D)/bin/python $(PIP) -c constraints/transformers-$*.txt -e ".[cpu,transformers]" pytest hypothesis scipy peft optimum-quanto
 	touch $@
 
 # SGLang pins CUDA packages; without a GPU what it needs of them is stood in for, so pip must not resolve its

@@ -74,10 +74,14 @@ def cache_keyword(model: Any) -> str:
 # Drafts
 
 
+def roberta(**config: Any) -> Any:
+    sizes = {name: value for name, value in TINY.items() if name != "num_key_value_heads"}
+    return RobertaForCausalLM(RobertaConfig(**{**sizes, "pad_token_id": 1, "is_decoder": True, **config})).eval()
+
+
 def test_a_roberta_like_draft_counts_positions_as_generate_does() -> None:
     torch.manual_seed(0)
-    sizes = {name: value for name, value in TINY.items() if "head" not in name or name == "num_attention_heads"}
-    target = RobertaForCausalLM(RobertaConfig(**{**sizes, "pad_token_id": 1, "is_decoder": True})).eval()
+    target = roberta()
     assert acceptance_of_a_copy(target) >= 0.99
     alike(target, perturbed(target, 0.05))
 
@@ -92,12 +96,20 @@ def test_scaled_logits_are_not_taken_for_plain_ones_where_a_row_of_the_embedding
     assert acceptance_of_a_copy(target, sample=True) >= 0.97
 
 
-def test_a_draft_with_fewer_positions_than_the_text_stops_drafting() -> None:
+def short_gpt2() -> Any:
+    sizes = {"vocab_size": 256, "n_positions": 30, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(**sizes, eos_token_id=None, bos_token_id=None))
+
+
+def short_roberta() -> Any:
+    return roberta(max_position_embeddings=30)
+
+
+@pytest.mark.parametrize("make", [short_gpt2, short_roberta])
+def test_a_draft_with_fewer_positions_than_the_text_stops_drafting(make: Any) -> None:
     target = tiny()
     torch.manual_seed(0)
-    draft = GPT2LMHeadModel(
-        GPT2Config(vocab_size=256, n_positions=30, n_embd=32, n_layer=1, n_head=2, eos_token_id=None, bos_token_id=None)
-    ).eval()
+    draft = make().eval()
     reference = greedy(target, INPUTS, 60)
     drafted: list[tuple[int, int]] = []
     attach_policy(target, draft, FixedPolicy(6), lambda one: drafted.append((one.position, one.drafted)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 UNLIMITED = 1 << 30
@@ -42,17 +41,10 @@ def restart(model: PreTrainedModel) -> int:
     return int(getattr(config, "original_max_position_embeddings", None) or UNLIMITED)
 
 
-def positions(draft: PreTrainedModel) -> int:
-    """How many positions ``draft`` has; UNLIMITED where its configuration names none.
-
-    Embeddings of RoBERTa's kind begin to count after their padding index.
-    """
-    limit = getattr(draft.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit <= 0:
-        return UNLIMITED
-    tables = [m for m in draft.modules() if isinstance(m, torch.nn.Embedding) and m.num_embeddings == limit]
-    skipped = [m.padding_idx + 1 for m in tables if m.padding_idx is not None and m is not draft.get_input_embeddings()]
-    return limit - max(skipped, default=0)
+def positions(model: PreTrainedModel) -> int:
+    """How many positions ``model`` has; UNLIMITED where its configuration names none."""
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else UNLIMITED
 
 
 def _switches(config: Any, kind: str) -> Iterator[int]:
