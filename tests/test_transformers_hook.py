@@ -7,6 +7,7 @@ import io
 import logging
 import pickle
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,21 @@ def test_streamer_gets_every_token_once(pair: tuple[Any, Any]) -> None:
 
     output = greedy(target, INPUTS, assistant_model=draft, streamer=Streamer())
     assert received == [*output[0].tolist(), -1]
+
+
+def test_a_slow_reader_is_not_taken_for_a_slow_target(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    rounds: list[Round] = []
+    attach_policy(target, draft, FixedPolicy(3), rounds.append)
+
+    class Waiting:
+        def put(self, value: Any) -> None:
+            time.sleep(0.05)
+
+        def end(self) -> None: ...
+
+    greedy(target, INPUTS, 12, assistant_model=draft, streamer=Waiting())
+    assert sum(one.verify_ms for one in rounds) < 300 < 50 * 12
 
 
 def test_an_interrupted_call_does_not_spoil_the_next(pair: tuple[Any, Any]) -> None:
