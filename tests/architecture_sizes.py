@@ -139,6 +139,7 @@ SEEDS: dict[str, tuple[float, int]] = {
     "reformer": (4.0, 3),
     "roformer": (8.0, 0),
     "xglm": (8.0, 3),
+    "xlm": (1.0, 1),
     "xlnet": (4.0, 3),
     "xmod": (2.0, 1),
     "zamba": (4.0, 3),

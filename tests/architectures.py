@@ -52,7 +52,8 @@ def shrunk(config: Any, **changes: Any) -> Any:
     values |= {name: factor for name, factor in FACTORS.items() if name in before}
     if "qk_rope_head_dim" in before:
         values |= {"head_dim": BY_NAME["qk_rope_head_dim"], "num_key_value_heads": BY_NAME["num_attention_heads"]}
-    values.setdefault("pad_token_id", 0)
+    if "pad_token_id" in before:
+        values.setdefault("pad_token_id", 0)
     return type(config)(**values | OVERRIDES.get(config.model_type, {}) | changes)
 
 
