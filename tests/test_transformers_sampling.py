@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
+from transformers import LogitsProcessor, LogitsProcessorList
 from transformers_helpers import RandomPolicy, tiny
 
 from speckv.controller.policy import Policy
@@ -73,8 +74,13 @@ def probabilities(target: Any, warpers: dict[str, Any]) -> Any:
     return logits.softmax(-1).numpy()
 
 
-def p_value(target: Any, draft: Any, warpers: dict[str, Any], samples: int = SAMPLES) -> float:
-    """Chi-square p-value of ``samples`` drawn transitions against the exact ones."""
+def p_value(
+    target: Any, draft: Any, warpers: dict[str, Any], samples: int = SAMPLES, given: dict[str, Any] | None = None
+) -> float:
+    """Chi-square p-value of ``samples`` drawn transitions against the exact ones.
+
+    ``given`` is what generate() is told to get the distribution of ``warpers``, if not those themselves.
+    """
     expected = probabilities(target, warpers)
     counts = np.zeros((VOCABULARY, VOCABULARY))
     torch.manual_seed(0)
@@ -87,7 +93,7 @@ def p_value(target: Any, draft: Any, warpers: dict[str, Any], samples: int = SAM
             do_sample=True,
             max_new_tokens=CALL,
             pad_token_id=0,
-            **warpers,
+            **(given or warpers),
         )[0].tolist()
         np.add.at(counts, (output[:-1], output[1:]), 1)
     assert counts.sum() == samples
@@ -105,6 +111,22 @@ def test_distribution_is_the_targets(pair: tuple[Any, Any], warpers: dict[str, A
     attach_policy(target, draft, EntropyPolicy(0))
     assert p_value(target, draft, warpers, samples) > SIGNIFICANCE
     assert 0.3 < stats(target).acceptance_rate < 0.95
+
+
+class Cooled(LogitsProcessor):  # type: ignore[misc]
+    """A processor of the user's own: the draft is not given it, and it is called token by token."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        return scores / WARPERS[0]["temperature"]
+
+
+def test_distribution_with_a_processor_of_ones_own(pair: tuple[Any, Any]) -> None:
+    target, draft = pair
+    attach_policy(target, draft, EntropyPolicy(0))
+    given = {"logits_processor": LogitsProcessorList([Cooled()]), "top_k": 0}
+    assert p_value(target, draft, {**WARPERS[0], "top_k": 0}, FEWER, given) > SIGNIFICANCE
+    assert 0.3 < stats(target).acceptance_rate < 0.95
+    assert p_value(target, draft, WARPERS[1], FEWER, given) < 1e-6  # it does make a difference
 
 
 def test_distribution_with_the_shipped_controller(pair: tuple[Any, Any]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 
+from speckv.controller.errors import SpecKVError
 from speckv.integrations.transformers.cache import cache_name, rolls_back, stop_recording
 from speckv.integrations.transformers.reach import Reach
 
@@ -15,8 +16,8 @@ KEPT_BY_MODEL = "_update_model_kwargs_for_generation"
 """A model class that overrides this keeps something of its own between forwards, which a round would not know of."""
 
 TEXT_ONLY = frozenset({"attention_mask", "position_ids", "use_cache", "logits_to_keep", "token_type_ids"})
-FILLED_WITH_ZEROS = ("mm_token_type_ids", "moe_mm_token_type_ids")
-BY_TOKEN = ("position_ids", "token_type_ids", *FILLED_WITH_ZEROS)
+LIKE_THE_LAST = ("attention_mask", "position_ids", "token_type_ids")
+BY_TOKEN = (*LIKE_THE_LAST, "mm_token_type_ids", "moe_mm_token_type_ids")
 
 
 class DecodePlainly(Exception):  # noqa: N818 - not an error: the call is decoded without a draft
@@ -73,12 +74,14 @@ class TargetModel:
             ids,
             next_sequence_length=None if first and not self.fed else new,
             is_first_iteration=first,
-            **self._keywords(length, length if first else new),
+            **self._keywords(length),
         )
         if "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = drafted + 1
-        outputs = self.model(**inputs, return_dict=True)
+        outputs = self._forward(inputs)
         cache = outputs.get(self.name, self.cache)
+        if first:
+            self._check_length(cache, length)
         if first or cache is not self.cache:  # some models begin a new one where their positions switch
             self.keywords[self.name] = cache
             self.rolls_back = self._record()
@@ -97,6 +100,21 @@ class TargetModel:
         stop_recording(self.cache)
         return self.cache
 
+    def _forward(self, inputs: dict[str, Any]) -> Any:
+        try:
+            return self.model(**inputs, return_dict=True)
+        except AssertionError as error:  # ProphetNet's way of saying that it takes one token at a time
+            said = str(error).splitlines()[0][:100]
+            raise SpecKVError(f"{type(self.model).__name__} cannot verify several tokens at once: {said}") from None
+
+    def _check_length(self, cache: Cache, length: int) -> None:
+        """The cache must hold the text and nothing else, or a round's places in it would be others than taken for."""
+        if cache.get_seq_length() == length:
+            return
+        if self.fed:  # too late to decode plainly: the cache handed in has been fed
+            raise SpecKVError(f"{type(self.model).__name__} keeps other than the text in its cache; hand none in")
+        raise DecodePlainly(f"{type(self.model).__name__} keeps other than the text in its cache")
+
     def _record(self) -> bool:
         """Whether the cache can be rolled back; if so it keeps from now on what that takes.
 
@@ -107,24 +125,18 @@ class TargetModel:
             return True
         return False
 
-    def _keywords(self, length: int, count: int) -> dict[str, Any]:
-        """The prepared keywords for a text of ``length``, those by token for its last ``count`` tokens.
-
-        Positions and types go on from the prompt's last as in ``generate``; the mask covers all.
-        """
+    def _keywords(self, length: int) -> dict[str, Any]:
+        """The prepared keywords, those by token going on from the prompt's last to ``length`` as in ``generate``."""
         keywords = dict(self.keywords)
-        if keywords.get("attention_mask") is not None:
-            mask = keywords["attention_mask"]
-            keywords["attention_mask"] = torch.cat((mask, mask.new_ones(mask.shape[0], length - mask.shape[1])), -1)
         for name in BY_TOKEN:
             given = keywords.get(name)
             if given is None:
                 continue
+            last = given[..., -1:] if name in LIKE_THE_LAST else torch.zeros_like(given[..., -1:])
             added = length - given.shape[-1]
-            fresh = min(added, count)
-            last = given[..., -1:] if name not in FILLED_WITH_ZEROS else torch.zeros_like(given[..., -1:])
-            tail = last.expand(*last.shape[:-1], fresh)
             if name == "position_ids":
-                tail = tail + torch.arange(added - fresh + 1, added + 1, device=given.device)
-            keywords[name] = tail if fresh == count else torch.cat((given, tail), -1)[..., -count:]
+                more = last + torch.arange(1, added + 1, device=given.device)
+            else:
+                more = last.expand(*last.shape[:-1], added)
+            keywords[name] = torch.cat((given, more), dim=-1)
         return keywords

@@ -23,6 +23,7 @@ class Text:
         self._ids, self._unjoined = ids, list[int]()
         self.length = ids.shape[1]
         self.streamer = streamer
+        self._prompt: Tensor | None = ids  # for the streamer, once it is certain that this text is ours
         self.max_length = config.max_length
         self.eos = frozenset[int]()
         for criterion in criteria:
@@ -35,8 +36,6 @@ class Text:
         self._scores: list[Tensor] | None = [] if wanted and config.output_scores else None
         self._logits: list[Tensor] | None = [] if wanted and config.output_logits else None
         self.ended = False
-        if streamer is not None:
-            streamer.put(ids.cpu())
 
     @property
     def ids(self) -> Tensor:
@@ -61,6 +60,9 @@ class Text:
             known = None if self._scores is None else tuple(self._scores)
             self.ended = bool(self._criteria(self.ids, known).all())
         if self.streamer is not None:
+            if self._prompt is not None:
+                self.streamer.put(self._prompt.cpu())
+                self._prompt = None
             self.streamer.put(torch.tensor([token]))
         return self.ended
 
