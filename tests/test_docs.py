@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,20 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from pages import PAGES, ROOT, blocks, commands
 from sglang_models import save_pair
 
 from speckv.benchmarks import cli, reference
 from speckv.integrations.models.loading import load_model, load_tokenizer
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
 ELSEWHERE = {
     "make demo": "tests/test_cli.py has the command; the project runs it from a clean clone before it is released",
     "make bench": "speckv bench, below",
     "make test": "is what runs this",
-    "pip install": "tests/test_packaging.py",
+    "pip install": "tests/test_install.py",
+    "pip wheel": "tests/test_install.py",
     "python -m sglang.launch_server": "tests/test_sglang_server.py starts it with these options",
     "python -m speckv.benchmarks": "their own tests; results are stored in benchmarks/results",
     "speckv demo": "a pair by name, which is minutes of download; tests/test_cli.py has its options",
@@ -42,17 +39,6 @@ SMALLER = {
     "trace": ["--tokens", "8", "--depth", "3"],
 }
 """Added to a command, so that it ends within seconds."""
-
-
-def blocks(page: Path, *languages: str) -> list[str]:
-    return [text for language, text in BLOCK.findall(page.read_text(encoding="utf-8")) if language in languages]
-
-
-def commands(page: Path) -> list[str]:
-    """The command lines in blocks without a language, joined where they go on, without comments."""
-    lines = "".join(blocks(page, "", "sh")).replace("\\\n", " ").splitlines()
-    shown = (" ".join(line.split(" #")[0].split()) for line in lines)
-    return [line for line in shown if line.split(" ")[0] in ("speckv", "make", "pip", "python")]
 
 
 @pytest.fixture(scope="module")
