@@ -68,11 +68,11 @@ def test_a_transformers_that_the_hook_cannot_be_imported_with(monkeypatch: pytes
 
 
 def test_what_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("onnxruntime", "torch"):
+    for module in ("onnxruntime", "torch", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     remedy = "onnxruntime is not installed; pip install 'speckv[cpu]', or 'speckv[gpu]' on a machine with CUDA"
     assert finding("controller") == Finding("controller", remedy, False)
-    hook = Finding("transformers hook", "torch is not installed; pip install 'speckv[transformers]'")
+    hook = Finding("transformers hook", "torch and transformers are not installed; pip install 'speckv[transformers]'")
     assert finding("transformers hook") == hook
 
 
