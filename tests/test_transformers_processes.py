@@ -1,4 +1,4 @@
-"""A target whose weights are spread over processes: all of them must run the same forwards, so it is decoded plainly."""
+"""A target whose weights are spread over processes, which must all run the same forwards, is decoded plainly."""
 
 from __future__ import annotations
 
