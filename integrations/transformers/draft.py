@@ -23,14 +23,14 @@ SAMPLE = 8
 _examined: WeakKeyDictionary[PreTrainedModel, Facts] = WeakKeyDictionary()
 
 
-def fit_vocabulary(logits: Tensor, size: int) -> Tensor:
-    """``logits`` (..., V) cut, or padded with −∞, to ``size``: models of one tokenizer may pad V differently."""
-    missing = size - logits.shape[-1]
+def fit_vocabulary(rows: Tensor, size: int, absent: float = float("-inf")) -> Tensor:
+    """``rows`` (..., V) cut, or padded with ``absent``, to ``size``: models of one tokenizer may pad V differently."""
+    missing = size - rows.shape[-1]
     if missing == 0:
-        return logits
+        return rows
     if missing < 0:
-        return logits[..., :size]
-    return torch.nn.functional.pad(logits, (0, missing), value=float("-inf"))
+        return rows[..., :size]
+    return torch.nn.functional.pad(rows, (0, missing), value=absent)
 
 
 def bare_forward(decoder: torch.nn.Module) -> Callable[..., Any]:
@@ -128,7 +128,8 @@ class DraftModel:
         self.facts = examine(model)
         self.keywords: dict[str, Any] = {"use_cache": True}
         if self.facts.direct:
-            self.forward, self.head = bare_forward(model.get_decoder()), model.get_output_embeddings()
+            self.forward = bare_forward(model.get_decoder())
+            self.head: Callable[..., Tensor] | None = bare_forward(model.get_output_embeddings())
         else:
             self.forward, self.head = model, None
             if "logits_to_keep" in self.facts.parameters:
@@ -151,9 +152,8 @@ class DraftModel:
         self.cached = keep
         return length - keep
 
-    def step(self, ids: Tensor, end: int) -> Tensor:
-        """Logits (1, V) of the token after ``ids[:, :end]``, feeding what the cache does not hold yet."""
-        fed = ids[:, self.cached : end]
+    def step(self, fed: Tensor, end: int) -> Tensor:
+        """Logits (1, V) of what follows a text of ``end``; ``fed`` (1, m) is what the cache does not hold of it."""
         if self.last_id is not None:  # any id will do for those it does not know: the target decides
             fed = fed.clamp(max=self.last_id)
         placed = self._placed(end)

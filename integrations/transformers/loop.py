@@ -12,7 +12,7 @@ from transformers import LogitsProcessorList
 
 from speckv.controller.policy import Policy, Round
 from speckv.integrations.signals import pack, unpack
-from speckv.integrations.transformers.accept import Acceptance, stateless
+from speckv.integrations.transformers.accept import Acceptance, processed, stateless
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 from speckv.integrations.transformers.target import TargetModel
 from speckv.integrations.transformers.text import Text
@@ -84,7 +84,7 @@ class Drafter:
 
     @torch.inference_mode()
     def draft_tokens(self, text: Tensor, gamma: int, this: Round) -> tuple[list[int], list[Tensor]]:
-        """Up to ``gamma`` tokens after ``text`` (1, n) and, when sampling, the scores (1, V) each was drawn from.
+        """Up to ``gamma`` tokens after ``text`` (1, n); when sampling, the probabilities (1, V) each was drawn with.
 
         Fills in what ``this`` round says of drafting. Signals and tokens are read by the host together: one by one
         where the policy wants to see them, else all at once.
@@ -92,17 +92,18 @@ class Drafter:
         started = perf_counter()
         asked_ms = 0.0
         length = text.shape[1]
-        ids = torch.empty(1, length + gamma, dtype=text.dtype, device=self.draft.device)
-        ids[:, :length] = text
+        prefix = text.to(self.draft.device)
         this.catch_up = self.draft.rewind(length)
         this.draft_prefill = this.catch_up == length
+        fed = prefix[:, self.draft.cached :]
         drafted: list[int] = []
         unread: list[Tensor] = []
         drawn_from: list[Tensor] = []
         for end in range(length, length + gamma):
-            logits = self.draft.step(ids, end)
-            token = self._draw(ids[:, :end], logits, drawn_from)
-            ids[:, end : end + 1] = token
+            logits = self.draft.step(fed, end)
+            fed = token = self._draw(prefix, logits, drawn_from)
+            if self.processors:
+                prefix = torch.cat((prefix, token), dim=1)
             unread.append(pack(token, logits))
             if self.policy.per_token:
                 if self._read(unread, drafted, this) or end + 1 == length + gamma:
@@ -118,14 +119,14 @@ class Drafter:
         return drafted, drawn_from[: len(drafted)]
 
     def _draw(self, prefix: Tensor, logits: Tensor, drawn_from: list[Tensor]) -> Tensor:
-        """The draft's next token (1, 1) after ``prefix`` (1, n); ``drawn_from`` gets what a sample was drawn from."""
+        """The draft's next token (1, 1) after ``prefix`` (1, n); a sample's probabilities go to ``drawn_from``."""
         scores = fit_vocabulary(logits, self.draft.vocabulary)
         if self.sample or self.processors:
-            scores = self.processors(prefix, scores.to(torch.float32, copy=True))
+            scores = processed(self.processors, prefix, scores.to(torch.float32, copy=True))
         if not self.sample:
             return scores.argmax(-1, keepdim=True)
-        drawn_from.append(scores)
-        return torch.multinomial(scores.softmax(-1), 1)
+        drawn_from.append(scores.softmax(-1))
+        return torch.multinomial(drawn_from[-1], 1)
 
     def _read(self, unread: list[Tensor], drafted: list[int], this: Round) -> bool:
         """Fetch what the host has not seen yet, in one read; True once an EOS was drafted.

@@ -132,11 +132,16 @@ class TargetModel:
             given = keywords.get(name)
             if given is None:
                 continue
-            last = given[..., -1:] if name in LIKE_THE_LAST else torch.zeros_like(given[..., -1:])
-            added = length - given.shape[-1]
-            if name == "position_ids":
-                more = last + torch.arange(1, added + 1, device=given.device)
-            else:
-                more = last.expand(*last.shape[:-1], added)
-            keywords[name] = torch.cat((given, more), dim=-1)
+            if given.shape[-1] < length:  # extended for some rounds to come
+                given = self.keywords[name] = _extended(name, given, 2 * length)
+            keywords[name] = given[..., :length]
         return keywords
+
+
+def _extended(name: str, given: Tensor, length: int) -> Tensor:
+    last = given[..., -1:] if name in LIKE_THE_LAST else torch.zeros_like(given[..., -1:])
+    added = length - given.shape[-1]
+    more = last.expand(*last.shape[:-1], added)
+    if name == "position_ids":
+        more = more + torch.arange(1, added + 1, device=given.device)
+    return torch.cat((given, more), dim=-1)
