@@ -25,28 +25,31 @@ NOT_FOR_ROUNDS = ("output_attentions", "output_hidden_states")
 class LeaveAlone(Exception):  # noqa: N818 - not an error: the call is transformers' own
     """The call asks for something that is not this pair's assisted generation: beams, prompt lookup and the like."""
 
-    @classmethod
-    def unless_ours(cls, config: Any, input_ids: Any, keywords: dict[str, Any]) -> None:
-        """Raise for a prepared call that is transformers' own; or :class:`DecodePlainly`; or SpecKVError if refused."""
-        if config.get_generation_mode() not in PLAIN_MODES:
-            raise cls
-        if any(getattr(config, name, None) for name in OTHER_SPECULATION):
-            raise cls
-        if getattr(config, "assistant_ensemble_weight", None) is not None:
-            raise SpecKVError(
-                "assistant_ensemble_weight changes what the target says and speckv is lossless; "
-                "leave it out, or detach(target) to use it"
-            )
-        if input_ids.shape[0] != 1:
-            raise SpecKVError(
-                f"batch of {input_ids.shape[0]} prompts: assisted generation takes one prompt a call; "
-                "call generate() once per prompt, or leave assistant_model out"
-            )
-        for name in NOT_FOR_ROUNDS:
-            if getattr(config, name, None):
-                raise DecodePlainly(f"{name} is not collected over several tokens a forward")
-        if keywords.get("inputs_embeds") is not None:
-            raise DecodePlainly("inputs_embeds tell the draft nothing")
+
+def check_prepared(config: Any, input_ids: Any, keywords: dict[str, Any]) -> None:
+    """Raise LeaveAlone, DecodePlainly, or SpecKVError if it is refused, for a call that ``generate`` has prepared.
+
+    ``config`` is the generation configuration as it applies, ``input_ids`` (B, n), ``keywords`` the model's.
+    """
+    if config.get_generation_mode() not in PLAIN_MODES:
+        raise LeaveAlone
+    if any(getattr(config, name, None) for name in OTHER_SPECULATION):
+        raise LeaveAlone
+    if getattr(config, "assistant_ensemble_weight", None) is not None:
+        raise SpecKVError(
+            "assistant_ensemble_weight changes what the target says and speckv is lossless; "
+            "leave it out, or detach(target) to use it"
+        )
+    if input_ids.shape[0] != 1:
+        raise SpecKVError(
+            f"batch of {input_ids.shape[0]} prompts: assisted generation takes one prompt a call; "
+            "call generate() once per prompt, or leave assistant_model out"
+        )
+    for name in NOT_FOR_ROUNDS:
+        if getattr(config, name, None):
+            raise DecodePlainly(f"{name} is not collected over several tokens a forward")
+    if keywords.get("inputs_embeds") is not None:
+        raise DecodePlainly("inputs_embeds tell the draft nothing")
 
 
 @dataclass(frozen=True)

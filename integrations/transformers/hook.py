@@ -19,7 +19,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
-from speckv.integrations.transformers.call import Call, LeaveAlone, check_processes
+from speckv.integrations.transformers.call import Call, LeaveAlone, check_prepared, check_processes
 from speckv.integrations.transformers.compatibility import check_transformers
 from speckv.integrations.transformers.draft import DraftModel, examine
 from speckv.integrations.transformers.loop import RoundListener, speculate
@@ -151,7 +151,7 @@ def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
             return stock(self, *args, **kwargs)
         try:
             check_processes(self)
-            return stock(self, **call.with_loop(_loop(self, found, call.streamer)))
+            return stock(self, **call.with_loop(_loop(found, call.streamer)))
         except LeaveAlone:
             return stock(self, *args, **kwargs)
         except DecodePlainly as reason:
@@ -161,7 +161,7 @@ def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
     return generate
 
 
-def _loop(target: Any, found: Attachment, streamer: Any) -> Callable[..., Any]:
+def _loop(found: Attachment, streamer: Any) -> Callable[..., Any]:
     """Our loop as a ``custom_generate``: ``generate`` calls it when all is prepared."""
 
     def decode(
@@ -172,7 +172,7 @@ def _loop(target: Any, found: Attachment, streamer: Any) -> Callable[..., Any]:
         generation_config: Any,
         **keywords: Any,
     ) -> Any:
-        LeaveAlone.unless_ours(generation_config, input_ids, keywords)
+        check_prepared(generation_config, input_ids, keywords)
         ours = TargetModel(model, keywords)
         vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
         draft = DraftModel(found.draft, keywords.get("attention_mask"), vocabulary)
