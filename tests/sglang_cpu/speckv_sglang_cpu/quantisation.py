@@ -20,27 +20,33 @@ def _on_cpu(states: type) -> None:
 
 
 def _pack(model: Any) -> None:
-    """Bring 4-bit weights into the layout of bitsandbytes' CPU kernel, as its own module does at its first forward."""
+    """Have the 4-bit weights by shard; where bitsandbytes has a CPU kernel, in its layout, as its own module does."""
     from bitsandbytes.functional import _convert_weight_packed_for_cpu, has_avx512bf16
 
-    if not has_avx512bf16():
-        return
     for weight in model.parameters():
         if getattr(weight, "use_bitsandbytes_4bit", False):
             shards = []
             for index, state in sorted(weight.bnb_quant_state.items()):
                 first, last = weight.bnb_shard_offsets[index : index + 2].tolist()
-                shards.append(_convert_weight_packed_for_cpu(weight.data[first:last], state))
+                shard = weight.data[first:last]
+                shards.append(_convert_weight_packed_for_cpu(shard, state) if has_avx512bf16() else (shard, state))
             weight.packed = shards
 
 
-def _apply(original: Any, method: Any, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def _matmul(rows: Tensor, weight: Tensor, state: Any) -> Tensor:
     from bitsandbytes import matmul_4bit
+    from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 
+    if has_avx512bf16():
+        return matmul_4bit(rows, weight, state)  # type: ignore[no-any-return]
+    return torch.nn.functional.linear(rows, dequantize_4bit(weight, state).to(rows.dtype))
+
+
+def _apply(original: Any, method: Any, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
     if not hasattr(layer.weight, "packed"):
         return original(method, layer, x, bias)  # type: ignore[no-any-return]
     rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
-    out = torch.cat([matmul_4bit(rows, weight, state) for weight, state in layer.weight.packed], dim=-1)
+    out = torch.cat([_matmul(rows, weight, state) for weight, state in layer.weight.packed], dim=-1)
     out = out.to(x.dtype).view(*x.shape[:-1], -1)
     return out if bias is None else out + bias
 
