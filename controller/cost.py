@@ -1,203 +1,110 @@
-"""What a step costs: milliseconds to draft a token and to verify rows, known beforehand, then timed by the loop."""
+"""What a round takes: one model, of the two shapes that rounds have, for any batch."""
 
 from __future__ import annotations
 
-from bisect import bisect
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
+from typing import Any
 
-from speckv.controller.policy import Round
+import numpy as np
+from numpy.typing import NDArray
 
-BYTES_PER_MS = 1.5e7
-"""Memory bandwidth assumed before anything was timed (15 GB/s); only ratios of costs matter until then."""
+from speckv.controller.curve import Costs, Curve
+from speckv.controller.policy import SIBLINGS, Round
 
-ROW_SHARE = 0.03
-"""Assumed extra verify time per further row before it was timed: small, as weights bound a forward's time."""
+Floats = NDArray[np.floating[Any]]
 
-WINDOW = 24
-"""Timings remembered per quantity. Their median is the estimate: half of them may be outliers, and a change
-of the machine's load is believed after half a window."""
+MOST_TABLES = 64
 
-LIFE = 128
-"""Rounds after which a timing counts only where fewer than three younger ones are known."""
-
-FOLLOWS = 0.3
-"""Share of a timing's deviation from what was expected that is put down to the machine and not to the rows."""
-
-QUIET = 0.1
-"""Deviations up to this share are noise and not the machine: followed, they would let rows not timed lately drift."""
-
-LATEST = 5
-"""Timings of whose deviations the median counts: two of them may be outliers."""
-
-LEAST_MS = 1e-6
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Forward times of a pair in ms, as guessed or calibrated; no later change is written into them.
-
-    ``draft`` and ``verify`` are by rows: new positions in one forward, over all requests of a batch. Between the
-    rows given they are linear, and so beyond the last two. ``draft_context`` and ``verify_context`` are what every
-    1,000 tokens of context add to one forward.
-    """
-
-    draft: Mapping[int, float]
-    verify: Mapping[int, float]
-    draft_context: float = 0.0
-    verify_context: float = 0.0
-
-    @classmethod
-    def from_sizes(cls, target_bytes: float, draft_bytes: float) -> Costs:
-        """A guess before anything was timed: a small batch's forward takes as long as reading the weights."""
-        return cls.linear(draft_bytes / BYTES_PER_MS, target_bytes / BYTES_PER_MS)
-
-    @classmethod
-    def linear(cls, draft_ms: float, verify_ms: float, row_ms: float | None = None) -> Costs:
-        """Of one row each, and what a further row adds to a verify (ROW_SHARE of it when left out)."""
-        row = ROW_SHARE * verify_ms if row_ms is None else row_ms
-        return cls({1: draft_ms, 2: draft_ms * (1 + ROW_SHARE)}, {1: verify_ms, 2: verify_ms + row})
-
-
-@dataclass
-class Curve:
-    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing.
-
-    ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
-    when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
-    down and speed up with those that are.
-    """
-
-    baseline: Mapping[int, float]
-    timed: dict[int, deque[tuple[int, float]]] = field(default_factory=dict)
-    slowness: dict[int, float] = field(default_factory=dict)
-    anchors: dict[int, float] = field(default_factory=dict)
-    rounds: int = 0
-    load: float = 1.0
-    surprises: deque[float] = field(default_factory=lambda: deque([1.0] * LATEST, maxlen=LATEST))
-
-    def learn(self, rows: int, ms: float, rounds: int) -> float:
-        """A forward of ``rows`` took ``ms``, in round number ``rounds``; returns by what factor ``load`` changed."""
-        ms = max(ms, LEAST_MS)
-        change = 1.0
-        if rows in self.timed:  # else it is not known what was to be expected
-            self.surprises.append(ms / self.time(rows))
-            change = _beyond_noise(median(self.surprises)) ** FOLLOWS
-        self.load *= change
-        self.timed.setdefault(rows, deque(maxlen=WINDOW)).append((rounds, ms / self.load))
-        self.rounds = rounds
-        self.anchors.clear()
-        return change
-
-    def follow(self, change: float) -> None:
-        """Nothing was timed, and elsewhere on the machine ``load`` changed by this factor."""
-        self.load *= change
-        self.anchors.clear()
-
-    def time(self, rows: int) -> float:
-        """Milliseconds of a forward of ``rows``."""
-        if not self.anchors:
-            self._settle()
-        last = max(self.anchors)
-        if rows <= last:
-            return _interpolate(self.anchors, rows)
-        return max(self.anchors[last], self._guess(rows) * self.factor(rows))
-
-    def factor(self, rows: int) -> float:
-        """How many times longer than the baseline a forward of ``rows`` takes."""
-        if not self.anchors:
-            self._settle()
-        return self.load * (_interpolate(self.slowness, rows) if self.slowness else 1.0)
-
-    def _settle(self) -> None:
-        self.slowness = {rows: self._slowness(rows) for rows in sorted(self.timed)}
-        highest = LEAST_MS
-        for rows in sorted({*self.baseline, *self.timed}):
-            factor = _interpolate(self.slowness, rows) if self.slowness else 1.0
-            highest = self.anchors[rows] = max(highest, self._guess(rows) * factor * self.load)
-
-    def _guess(self, rows: int) -> float:
-        guess = _interpolate(self.baseline, rows)
-        keys = list(self.baseline)
-        if rows > keys[-1] and len(keys) > 1:
-            slope = (self.baseline[keys[-1]] - self.baseline[keys[-2]]) / (keys[-1] - keys[-2])
-            guess += max(0.0, slope) * (rows - keys[-1])
-        return max(guess, LEAST_MS)
-
-    def _slowness(self, rows: int) -> float:
-        timings = list(self.timed[rows])
-        young = [ms for at, ms in timings if at > self.rounds - LIFE]
-        return median(young if len(young) >= 3 else [ms for _, ms in timings[-3:]]) / self._guess(rows)
+SETTLED = 8
+"""Rounds after which times are looked up anew: a table of medians takes a while."""
 
 
 class CostModel:
-    """Time of one step with γ drafted tokens: t(γ) = γ · draft + verify(γ + 1 rows), in milliseconds.
+    """Milliseconds of a round over n requests that drafts γ levels and verifies s siblings; rows count over all requests.
 
-    It starts from ``costs`` and follows the loop's own timings: tables by rows, since real kernels have steps. With
-    a batch of B requests a draft forward has B rows and a verify B · (γ + 1).
+    ``extends`` False, draft then verify (transformers):  γ · draft(n) + verify(n · (γ + 1) + s).
+
+    ``extends`` True, SGLang, where the draft closes a round with a forward over all that was verified, which gives the
+    first level of the next:  max(0, γ − 1) · draft(n) + verify(n · (γ + 1) + s) + extend(n · (γ + 1)).
+
+    A round in which the draft rests takes verify(n). The model starts from ``costs`` and follows the loop's timings.
     """
 
-    def __init__(self, costs: Costs) -> None:
-        self.costs = costs
-        self._draft = Curve(dict(sorted(costs.draft.items())))
-        self._verify = Curve(dict(sorted(costs.verify.items())))
-        self._rounds = 0
-        self._position = 0
+    def __init__(self, costs: Costs, extends: bool = False) -> None:
+        self.costs, self.extends = costs, extends
+        self._draft, self._verify = Curve(dict(sorted(costs.draft.items()))), Curve(dict(sorted(costs.verify.items())))
+        # Until it is timed, a draft-extend is taken for a draft forward of as many rows.
+        self._extend = Curve(dict(sorted(costs.draft.items())))
+        self._reading = Curve(dict(sorted(costs.draft.items())))
+        self._rounds = self._readings = self._position = 0
+        self._tables: dict[tuple[int, int], tuple[int, Floats, Floats]] = {}
 
-    @property
-    def draft_ms(self) -> float:
-        """One drafted token of one request, with its share of bringing the draft's cache up to date."""
-        return self.draft_time(1)
+    def rest_ms(self, size: int) -> float:
+        """A round of ``size`` requests without the draft."""
+        return self._verify.time(size) + self.costs.verify_context * self._position / 1e3
 
-    def draft_time(self, rows: int) -> float:
-        """One draft forward that gives each of ``rows`` requests a token."""
-        # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
-        scale = 1.0 if self._draft.timed else self._verify.factor(1)
-        return scale * self._draft.time(rows) + self.costs.draft_context * self._position / 1e3
+    def first_ms(self, size: int) -> float:
+        """What the draft takes for the first level."""
+        return float(self._drafting(size, 1)[1])
 
-    def verify_ms(self, rows: int) -> float:
-        """One target forward over ``rows`` ≥ 1 new positions."""
-        return self._verify.time(rows) + self.costs.verify_context * self._position / 1e3
+    def tables(self, size: int, ceiling: int) -> tuple[Floats, Floats]:
+        """(the draft's time by levels 0 … ``ceiling``, the verify's by rows 0 … all that so many levels can have)."""
+        key = (size, ceiling)
+        known = self._tables.get(key)
+        if known is None or self._rounds - known[0] >= (SETTLED if self._rounds > SETTLED else 1):
+            most = size * (1 + ceiling * (1 + SIBLINGS))
+            verify = self._verify.times(np.arange(most + 1)) + self.costs.verify_context * self._position / 1e3
+            if len(self._tables) >= MOST_TABLES:
+                self._tables.clear()
+            known = self._tables[key] = (self._rounds, self._drafting(size, ceiling), verify)
+        return known[1], known[2]
 
-    def step_ms(self, gamma: int, batch: int = 1) -> float:
-        """One step that drafts ``gamma`` ≥ 0 tokens for each of ``batch`` requests."""
-        return gamma * self.draft_time(batch) + self.verify_ms(batch * (gamma + 1))
+    def round_ms(self, outcome: Round) -> float:
+        """What a round shaped like ``outcome`` is modelled to take."""
+        if outcome.resting:
+            return self.rest_ms(outcome.size)
+        drafting = self._drafting(outcome.size, max(1, len(outcome.levels)))
+        verify = self._verify.time(outcome.size + outcome.verified) + self.costs.verify_context * self._position / 1e3
+        return float(drafting[len(outcome.levels)]) + verify
 
-    def step_times(self, gammas: Sequence[int], batch: int = 1) -> list[float]:
-        """``step_ms`` of several γ."""
-        draft = self.draft_time(batch)
-        return [gamma * draft + self.verify_ms(batch * (gamma + 1)) for gamma in gammas]
+    def reading_ms(self, tokens: int) -> float:
+        """The draft processing ``tokens`` that are new to it, of all requests, in one forward."""
+        return self._reading.time(_bucket(tokens)) if tokens else 0.0
 
-    def observe(self, outcome: Round, batch: int = 1) -> None:
-        """Learn from a finished round's times, except those that hold a prefill."""
+    def learn_reading(self, tokens: int, ms: float) -> None:
+        """Timings are kept by the next power of two of the tokens, since these can be any number."""
+        self._readings += 1
+        self._reading.learn(_bucket(tokens), ms, self._readings)
+
+    def observe(self, outcome: Round) -> None:
+        """Learn from a finished round's times, those that are there."""
         self._rounds += 1
         self._position = outcome.position
-        if outcome.drafted and not outcome.draft_prefill:
-            ms = outcome.draft_ms / outcome.drafted - self.costs.draft_context * self._position / 1e3
-            self._draft.learn(batch, ms, self._rounds)
-        if not outcome.verify_prefill and outcome.verify_ms > 0:
-            ms = outcome.verify_ms - self.costs.verify_context * self._position / 1e3
-            change = self._verify.learn(batch * (outcome.drafted + 1), ms, self._rounds)
-            if not outcome.drafted and self._draft.timed:
-                self._draft.follow(change)
+        size, levels = outcome.size, len(outcome.levels)
+        context = self._position / 1e3
+        change = 1.0
+        if outcome.verify_ms is not None:
+            ms = outcome.verify_ms - self.costs.verify_context * context
+            change = self._verify.learn(size + outcome.verified, ms, self._rounds)
+        if self.extends and outcome.extend_ms is not None and not outcome.resting:
+            self._extend.learn(size * (outcome.gamma + 1), outcome.extend_ms, self._rounds)
+        elif self._extend.timed:
+            self._extend.follow(change)
+        forwards = levels - self.extends
+        if outcome.draft_ms is not None and forwards > 0:
+            self._draft.learn(size, outcome.draft_ms / forwards - self.costs.draft_context * context, self._rounds)
+        elif self._draft.timed and not levels:
+            self._draft.follow(change)
+
+    def _drafting(self, size: int, ceiling: int) -> Floats:
+        # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
+        levels = np.arange(ceiling + 1)
+        scale = 1.0 if self._draft.timed else self._verify.factor(size)
+        forward = scale * self._draft.time(size) + self.costs.draft_context * self._position / 1e3
+        if not self.extends:
+            return levels * forward
+        scale = 1.0 if self._extend.timed else self._verify.factor(size)
+        return np.maximum(0, levels - 1) * forward + scale * self._extend.times(size * (levels + 1))
 
 
-def _beyond_noise(ratio: float) -> float:
-    """By how much more than QUIET ``ratio`` is off 1."""
-    if ratio > 1:
-        return max(1.0, ratio / (1 + QUIET))
-    return min(1.0, ratio * (1 + QUIET))
-
-
-def _interpolate(table: Mapping[int, float], at: int) -> float:
-    """Linear between the ascending keys of ``table``, constant outside of them."""
-    if at in table:
-        return table[at]
-    keys = list(table)
-    above = bisect(keys, at)
-    if above in (0, len(keys)):
-        return table[keys[min(above, len(keys) - 1)]]
-    low, high = keys[above - 1], keys[above]
-    return table[low] + (at - low) / (high - low) * (table[high] - table[low])
+def _bucket(tokens: int) -> int:
+    return 1 << (tokens - 1).bit_length()

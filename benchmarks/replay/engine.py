@@ -2,94 +2,90 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from speckv.benchmarks.replay.positions import Positions, Served
 from speckv.benchmarks.replay.regimes import Regime
-from speckv.benchmarks.traces import Trace
-from speckv.controller.policy import Policy, Round
+from speckv.controller.policy import Policy, Request, Round
 
 
 @dataclass
 class Played:
-    """One prompt under one policy: tokens, milliseconds, and the rounds' drafted and accepted tokens."""
+    """What a policy did in one order: totals, and tokens and ms of each text (which share a round's time equally)."""
 
-    prompt_id: str
-    task: str
-    tokens: int
-    ms: float
-    drafted: list[int] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)
+    rounds: int = 0
+    tokens: int = 0
+    ms: float = 0.0
+    drafted: int = 0
+    verified: int = 0
+    accepted: int = 0
+    by_text: dict[int, list[float]] = field(default_factory=dict)
 
-
-def play(policy: Policy, traces: Iterable[Trace], regime: Regime, tokens: int) -> list[Played]:
-    """``policy`` on one text after the other, keeping what it learns; each had at most ``tokens`` to say."""
-    return [_play_one(policy, trace, regime, tokens) for trace in traces]
-
-
-def _play_one(policy: Policy, trace: Trace, regime: Regime, tokens: int) -> Played:
-    played = Played(trace.prompt_id, trace.task, trace.tokens, 0.0)
-    for this in rounds(policy, trace, tokens, regime):
-        played.ms += this.draft_ms + this.verify_ms
-        played.drafted.append(this.drafted)
-        played.accepted.append(this.accepted)
-    return played
-
-
-def rounds(policy: Policy, trace: Trace, tokens: int, regime: Regime | None = None) -> Iterator[Round]:
-    """The finished rounds of ``policy`` on one text that had at most ``tokens`` to say, timed as ``regime`` has it."""
-    policy.start()
-    place = 0
-    while place < trace.tokens:
-        this = Round(position=trace.prompt_tokens + place)
-        limit = min(policy.begin(tokens - place - 1), int(trace.lengths[place]))
-        if limit > 0:
-            _draft(policy, this, trace.entropies[place].tolist(), trace.confidences[place].tolist(), limit)
-        this.accepted = min(int(trace.matches[place]), this.drafted)
-        this.emitted = min(this.accepted + 1, trace.tokens - place)
-        if regime is not None:
-            this.draft_ms = regime.draft_ms * this.drafted
-            this.verify_ms = regime.verify_ms[this.drafted]
-        policy.observe(this)
-        yield this
-        place += this.emitted
+    def add(self, texts: Sequence[int], emitted: Sequence[int], ms: float, drafted: int, verified: int) -> None:
+        """A round that drafted and verified so many tokens of all requests together."""
+        self.rounds += 1
+        self.tokens += sum(emitted)
+        self.ms += ms
+        self.drafted += drafted
+        self.verified += verified
+        self.accepted += sum(emitted) - len(texts)
+        for text, tokens in zip(texts, emitted, strict=True):
+            totals = self.by_text.setdefault(text, [0.0, 0.0])
+            totals[0] += tokens
+            totals[1] += ms / len(texts)
 
 
-def _draft(policy: Policy, this: Round, entropies: Sequence[float], confidences: Sequence[float], limit: int) -> None:
-    """Fill ``this`` with drafted tokens' signals; the policy is shown no more than was drafted."""
-    if not policy.per_token:
-        this.entropies, this.confidences = list(entropies[:limit]), list(confidences[:limit])
-        return
-    while this.drafted < limit:
-        this.entropies.append(entropies[this.drafted])
-        this.confidences.append(confidences[this.drafted])
-        if this.drafted < limit and not policy.more(tuple(this.entropies), tuple(this.confidences)):
-            break
+def play(policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1) -> Played:
+    """``policy`` on the texts of ``order``, ``batch`` at a time; it keeps what it learns. Stops once a place is free.
 
-
-def clairvoyant(traces: Iterable[Trace], regime: Regime, tokens: int) -> list[Played]:
-    """The least time any choice of γ could take: the shortest path over positions of each text.
-
-    From position p a step of γ drafted tokens costs t(γ) and leads to p + min(γ, matches) + 1.
+    One request's round ends with its text, an EOS, or the most tokens it may have, where the policy is asked after
+    every level; else a round drafts exactly what was decided, as a server would.
     """
-    return [_shortest(trace, regime, tokens) for trace in traces]
-
-
-def _shortest(trace: Trace, regime: Regime, tokens: int) -> Played:
-    count = trace.tokens
-    togo, choice = [0.0] * (count + 1), [0] * count
-    for place in reversed(range(count)):
-        togo[place] = math.inf
-        # A token beyond those that match costs and brings nothing.
-        for gamma in range(min(int(trace.matches[place]), tokens - place - 1) + 1):
-            ms = regime.step_ms(gamma) + togo[min(place + gamma + 1, count)]
-            if ms < togo[place]:
-                togo[place], choice[place] = ms, gamma
-    played = Played(trace.prompt_id, trace.task, count, togo[0])
-    place = 0
-    while place < count:
-        played.drafted.append(choice[place])
-        played.accepted.append(choice[place])
-        place += choice[place] + 1
+    played = Played()
+    for this, texts, emitted in rounds(policy, positions, regime, order, batch):
+        assert this.draft_ms is not None and this.verify_ms is not None
+        drafted = len(this.levels) * batch
+        played.add(texts, emitted, this.draft_ms + this.verify_ms, drafted, this.verified)
     return played
+
+
+def rounds(
+    policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1
+) -> Iterator[tuple[Round, list[int], list[int]]]:
+    """Every finished round, with its texts and the tokens that each emitted."""
+    served = Served(positions, order, batch)
+    requests = [Request() for _ in range(batch)]
+    verify = regime.verify_table(batch)
+    draft_ms = regime.draft_ms(batch)
+    while served.full:
+        at = served.at
+        this = Round(list(requests), position=0)
+        clipped = batch == 1 and policy.per_level
+        room = min(int(positions.room[at[0]]), int(positions.lengths[at[0]])) if clipped else positions.depth
+        _draft(policy, this, positions, at, room)
+        accepted, ranks = positions.accepted(at, this.gamma)
+        this.accepted, this.ranks = accepted.tolist(), ranks.tolist()
+        emitted = np.minimum(accepted + 1 + this.sibling_hits, positions.end[at] - at)
+        this.emitted = int(emitted.sum())
+        this.draft_ms = draft_ms * len(this.levels)
+        this.verify_ms = float(verify[batch + this.verified])
+        policy.observe(this)
+        this.remember()
+        yield this, list(served.texts), emitted.tolist()
+        for place in served.advance(emitted):
+            requests[place] = Request()
+
+
+def _draft(policy: Policy, this: Round, positions: Positions, at: np.ndarray, room: int) -> None:
+    """Fill ``this`` with levels and siblings; the policy is shown no more than was drafted."""
+    levels = min(policy.begin(this, room), room)
+    this.resting = levels == 0
+    while len(this.levels) < levels:
+        this.levels.append(positions.signals[at, len(this.levels)])
+        if policy.asks and (policy.per_level or len(this.levels) == 1):
+            levels = min(policy.deepen(this), room)
+    this.gamma = min(levels, len(this.levels))
+    this.siblings = policy.choose(this) if this.gamma else None

@@ -1,61 +1,118 @@
-"""Cost regimes: what a drafted token and a verify take, and which trace they are replayed on."""
+"""Cost regimes: what forwards of the draft and of the target take, and which trace is replayed under them."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from speckv.controller.calibration import read_costs
-from speckv.controller.cost import CostModel, Costs
+from speckv.controller.cost import CostModel
+from speckv.controller.curve import Costs, Curve
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS
-from speckv.controller.policy import Round
+from speckv.controller.policy import SIBLINGS
 
 REGIMES = Path(__file__).parent.parent / "regimes.json"
 TRACES = Path("benchmarks/data")
 """The trace files are in the repository, not in the package: the command runs from the root of a clone."""
-MOST_ROWS = 21
+MOST_LEVELS = 20
 CONTEXT = 200
 """Tokens: about the middle of the traces' texts."""
+
+Floats = NDArray[np.float64]
+
+
+class Forward(Protocol):
+    """Milliseconds of one forward of a model."""
+
+    def times(self, requests: int, rows: NDArray[np.int64]) -> Floats:
+        """Of ``rows`` (R,) new positions in all of so many requests."""
+
+    def knots(self, requests: int, most: int) -> list[int]:
+        """Rows between which the time is a line."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """By rows, whatever requests they are of: linear between those given and beyond the last two."""
+
+    ms: dict[int, float]
+
+    def times(self, requests: int, rows: NDArray[np.int64]) -> Floats:
+        return Curve(self.ms).times(rows)
+
+    def knots(self, requests: int, most: int) -> list[int]:
+        return list(self.ms)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """max(bytes / bandwidth, 2 · parameters · rows / FLOP/s) + 0.3 ms, bytes = 2 · parameters + requests · context · KV.
+
+    Modelled, not measured. ``bandwidth`` in bytes/s, ``kv`` in bytes a token of context, of which there are 1,000.
+    """
+
+    parameters: float
+    kv: float
+    bandwidth: float
+    flops: float
+    OVERHEAD_MS = 0.3
+    CONTEXT = 1000
+
+    def times(self, requests: int, rows: NDArray[np.int64]) -> Floats:
+        memory = (2 * self.parameters + requests * self.CONTEXT * self.kv) / self.bandwidth
+        found: Floats = 1e3 * np.maximum(memory, 2 * self.parameters * rows / self.flops) + self.OVERHEAD_MS
+        return found
+
+    def knots(self, requests: int, most: int) -> list[int]:
+        memory = (2 * self.parameters + requests * self.CONTEXT * self.kv) / self.bandwidth
+        knee = memory * self.flops / (2 * self.parameters)
+        return sorted({requests, max(requests + 1, int(knee)), max(requests + 2, int(knee) + 1, most)})
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Milliseconds: ``draft_ms`` a drafted token, ``verify_ms[n − 1]`` a verify of n rows, all a framework does in it.
-
-    ``compression`` (fp16, int8, nf4) is the target's, ``trace`` the name of the trace file replayed.
-    """
+    """``compression`` (fp16, int8, nf4) is the target's, ``trace`` the name of the trace file replayed."""
 
     name: str
     compression: str
     trace: str
-    draft_ms: float
-    verify_ms: tuple[float, ...]
+    draft: Forward
+    verify: Forward
     source: str = ""
 
-    def step_ms(self, gamma: int) -> float:
-        """t(γ): one step that drafts ``gamma`` tokens."""
-        return gamma * self.draft_ms + self.verify_ms[gamma]
+    def draft_ms(self, batch: int) -> float:
+        """One level of a batch."""
+        return float(self.draft.times(batch, np.array([batch]))[0])
 
-    @classmethod
-    def of(cls, model: CostModel, name: str, compression: str, trace: str = "", source: str = "") -> Regime:
-        """The regime in which a step takes what ``model`` says."""
-        verify = tuple(model.verify_ms(rows) for rows in range(1, MOST_ROWS + 1))
-        return cls(name, compression, trace, model.draft_ms, verify, source)
+    def verify_table(self, batch: int) -> Floats:
+        """By rows, 0 … all that MOST_LEVELS with all siblings can have."""
+        return self.verify.times(batch, np.arange(_most_rows(batch) + 1))
 
-    def cost_model(self) -> CostModel:
+    def cost_model(self, batch: int = 1) -> CostModel:
         """The cost model that calibrating under this regime gives."""
-        return CostModel(Costs({1: self.draft_ms}, dict(enumerate(self.verify_ms, start=1))))
+        tables = []
+        for forward in (self.draft, self.verify):
+            knots = np.array(forward.knots(batch, _most_rows(batch)))
+            tables.append(dict(zip(knots.tolist(), forward.times(batch, knots).tolist(), strict=True)))
+        return CostModel(Costs(*tables))
+
+
+def _most_rows(batch: int) -> int:
+    return batch * (1 + MOST_LEVELS * (1 + SIBLINGS))
 
 
 def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     """The regimes of a JSON file, by name; SpecKVError names what is wrong.
 
-    Each has ``compression``, ``trace``, ``source``, and either ``costs``, a file of ``speckv calibrate`` (taken at
-    CONTEXT tokens of context), or ``draft_ms`` and ``verify_ms``: milliseconds by rows, as ``{"1": 170, "3": 175}``,
-    linear in between and beyond the last two.
+    Each has ``compression``, ``trace``, ``source``, and one of ``costs``, a file of ``speckv calibrate`` (taken at CONTEXT
+    tokens of context); ``draft_ms`` and ``verify_ms``, milliseconds by rows, as ``{"1": 170, "3": 175}``; ``roofline``,
+    with the fields of :class:`Roofline` for ``draft`` and ``verify``.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -68,14 +125,25 @@ def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     return regimes
 
 
+def measured(costs: Costs, context: int = CONTEXT) -> tuple[Measured, Measured]:
+    """The forwards of draft and target as calibrated, at so many tokens of context."""
+    forwards = []
+    for table, by_context in ((costs.draft, costs.draft_context), (costs.verify, costs.verify_context)):
+        forwards.append(Measured({rows: ms + by_context * context / 1e3 for rows, ms in sorted(table.items())}))
+    return forwards[0], forwards[1]
+
+
 def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
+    draft: Forward
+    verify: Forward
     if "costs" in entry:
-        costs, _ = read_costs(folder / entry["costs"])
-        model = CostModel(costs)
-        model.observe(Round(position=CONTEXT))  # no time in it, only where in the text the costs are wanted
+        draft, verify = measured(read_costs(folder / entry["costs"])[0])
+        draft = Measured({1: draft.ms[1]})
+    elif "roofline" in entry:
+        draft, verify = (Roofline(**entry["roofline"][model]) for model in ("draft", "verify"))
     else:
         table = {int(rows): float(ms) for rows, ms in entry["verify_ms"].items()}
         if 1 not in table or min(table.values()) <= 0:
             raise ValueError(f"{name}: verify_ms must begin with 1 row and be above 0")
-        model = CostModel(Costs({1: float(entry["draft_ms"])}, dict(sorted(table.items()))))
-    return Regime.of(model, name, entry["compression"], entry["trace"], entry["source"])
+        draft, verify = Measured({1: float(entry["draft_ms"])}), Measured(dict(sorted(table.items())))
+    return Regime(name, entry["compression"], entry["trace"], draft, verify, entry["source"])

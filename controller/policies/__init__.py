@@ -1,4 +1,4 @@
-"""The policies that choose γ. A new one is a file here and a line in :func:`make_policy`."""
+"""The policies that shape rounds. A new one is a file here and a line in :func:`make_policy`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ def make_policy(
     controller: Controller | None,
     objective: str,
     mode: str,
-    level: int,
+    compression: int,
     cost: CostModel,
     gamma: int | None = None,
     max_gamma: int | None = None,
+    siblings: bool = True,
+    fallback_gamma: int = 4,
 ) -> Policy:
-    """The policy for an objective and a mode, or a fixed ``gamma``; raises SpecKVError on an unknown word."""
+    """The policy for an objective and a mode, or a fixed ``gamma``; raises SpecKVError on an unknown word.
+
+    ``siblings`` says whether the loop can verify a tree.
+    """
     if gamma is not None:
         return FixedPolicy(gamma)
     if controller is None:
@@ -35,5 +40,6 @@ def make_policy(
     if max_gamma is not None and not 1 <= max_gamma <= HIGHEST_CEILING:
         raise SpecKVError(f"max_gamma {max_gamma}: must be within 1 … {HIGHEST_CEILING}")
     if objective == "tokens":
-        return TokensPolicy(controller, level)
-    return ThroughputPolicy(controller, level, cost, max_gamma, per_token=mode == "token")
+        return TokensPolicy(controller, compression, fallback_gamma=fallback_gamma)
+    ceiling = max_gamma or HIGHEST_CEILING
+    return ThroughputPolicy(controller, compression, cost, ceiling, mode == "token", siblings, fallback_gamma)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from speckv.controller.decision import Floats
-from speckv.controller.features import summarize
-from speckv.controller.policy import Policy, Round
+import numpy as np
+from numpy.typing import NDArray
+
+from speckv.controller.policy import Level, Policy
 
 logger = logging.getLogger("speckv")
+
+Floats = NDArray[np.floating[Any]]
 
 
 class Controller(Protocol):
@@ -20,44 +23,33 @@ class Controller(Protocol):
     def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
         """Predicted acceptance rate (K,) if γ tokens were drafted, for each γ; ``signals`` are SIGNAL_FEATURES."""
 
-    def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
-        """Predicted P(more than ``drafted`` tokens are accepted); ``signals`` as by ``features.prefix``."""
+    def survival(self, prefixes: NDArray[np.float32], further: Sequence[int]) -> Floats:
+        """P(as many tokens as were drafted, and e more, are accepted), (n, K), for each e in ``further``.
+
+        ``prefixes`` (n, 7) are SURVIVAL_FEATURES but the last. The answer is valid until the next call.
+        """
 
 
-class Asking:
-    """What asks a controller; ``level`` is the target's compression level (0, 1, 2).
+class LearnedPolicy(Policy):
+    """Base of those that ask a controller; ``compression`` is the target's level (0, 1, 2).
 
-    A decision on signals that are not finite keeps to ``fallback_gamma`` tokens instead and is counted in
+    A decision on signals that are not finite keeps to ``fallback_gamma`` levels instead and is counted in
     ``fallbacks``; the first one is logged.
     """
 
-    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
+    def __init__(self, controller: Controller, compression: int, max_gamma: int, fallback_gamma: int) -> None:
         self.controller = controller
-        self.level = level
+        self.compression = compression
         self.max_gamma = max_gamma
         self.fallback_gamma = min(fallback_gamma, max_gamma)
         self.fallbacks = 0
 
-    def usable(self, signals: Sequence[float] | None) -> bool:
+    def usable(self, signals: Level) -> bool:
         """Whether the controller can be asked about ``signals``; says once when it cannot for a NaN."""
-        if signals is None:
-            return False
-        # A NaN does not survive a sum, and may survive max() or min(): the means decide.
-        if math.isfinite(signals[0]) and math.isfinite(signals[1]):
+        # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
+        if math.isfinite(float(signals.sum())):
             return True
         if not self.fallbacks:
             logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)
         self.fallbacks += 1
         return False
-
-
-class LearnedPolicy(Asking, Policy):
-    """Base of policies for one text that ask a controller; ``last_signals`` are those of the latest round's tokens."""
-
-    def __init__(self, controller: Controller, level: int, max_gamma: int, fallback_gamma: int) -> None:
-        super().__init__(controller, level, max_gamma, fallback_gamma)
-        self.last_signals: tuple[float, float, float, float] | None = None
-
-    def observe(self, outcome: Round) -> None:
-        if outcome.drafted:
-            self.last_signals = summarize(outcome.entropies, outcome.confidences)

@@ -1,89 +1,67 @@
-"""What is known about decoding batches of one size, with the draft and without it."""
+"""How fast requests of one batch size go, and whether the draft is to work for them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-import numpy as np
-
-from speckv.controller.batch_cost import BatchCost
-from speckv.controller.policies.batch import BatchRound
+from speckv.controller.cost import CostModel
+from speckv.controller.estimates import Ratio
+from speckv.controller.exploration import Exploration
+from speckv.controller.policy import Round
 
 MEMORY = 0.97
 """Weight that a round keeps per later round."""
 
-EVIDENCE = 6
-"""Rounds with drafting before a guess of the costs is believed, and before what a batch size reached counts."""
-
-FIRST_PROBE, LAST_PROBE = 16, 256
-"""After how many plain rounds to draft again to see, doubled while it does not pay."""
-
-FIRST_PLAIN = 16
-"""After how many rounds with drafting to decode plainly, to time that; doubled every time, up to LAST_PROBE."""
+TRUST = 16.0
+"""Weight of the starting value 1 of the option: only drafting on shows what that is worth."""
 
 
 class Pace:
-    """What is known about one batch size: costs, and how fast a request went with drafting."""
+    """Of one batch size; ``length`` is the tokens of output that a request is expected to have."""
 
-    def __init__(self, cost: BatchCost) -> None:
-        self.cost = cost
-        self.tokens = self.ms = 0.0  # per request, decaying, of rounds with drafting
-        self.seen = 0
-        self.idle = self.busy = 0
-        self.idle_ms = 0.0
-        self.burst = 0
-        self.probe_after = FIRST_PROBE
-        self.plain_after = FIRST_PLAIN
-        self._times: list[float] = []
-        self._modelled = math.inf
-        self._rounds = 0
+    def __init__(self, cost: CostModel, length: Ratio) -> None:
+        self.cost, self._length = cost, length
+        self.exploration = Exploration()
+        self._reached: Ratio | None = None
+        self._option = Ratio(1.0, TRUST, MEMORY)
+        self._promised = 0.0
 
-    def times(self, gammas: Sequence[int], persistence: float) -> list[float]:
-        """The cost model's round times, asked anew in every eighth round: a table of medians takes a while."""
-        if self._rounds % 8 == 0 or self._rounds < 8:
-            self._times = self.cost.times(gammas)
-            tokens = np.cumsum(persistence ** np.asarray(gammas))
-            self._modelled = float(np.max(tokens / np.asarray(self._times)))
-        self._rounds += 1
-        return self._times
+    def rate(self, size: int, rest_ms: float) -> float:
+        """ρ, tokens per ms of the whole batch: what was reached lately, at least plain decoding's."""
+        if self._reached is None:
+            self._reached = Ratio(size / rest_ms, rest_ms, MEMORY)
+        return max(size / rest_ms, self._reached.value)
 
-    @property
-    def plain(self) -> float:
-        """Tokens per ms of one request without drafting."""
-        return 1.0 / self.cost.rest_ms
+    def option(self, survival: float) -> float:
+        """What drafting brings beyond its first forward's time, in tokens, where ``survival`` first tokens should hold.
 
-    @property
-    def rate(self) -> float:
-        """Tokens per ms of one request with drafting: as reached, or by the best fixed γ as far as is known."""
-        return max(self._modelled, self.tokens / self.ms if self.seen >= EVIDENCE else 0.0)
+        Seeing a first token is an option: what follows is drafted only if it then pays.
+        """
+        return survival * self._option.value
 
-    @property
-    def on_trial(self) -> bool:
-        """Whether this round is to show what drafting brings."""
-        return self.burst > 0
+    def promise(self, size: int, tokens: float, saved_ms: float) -> None:
+        """Drafting should give ``tokens`` beyond the target's own, and save so much against ρ."""
+        self._promised = max(0.0, saved_ms) / (size + tokens)
 
-    @property
-    def pays(self) -> bool:
-        return self.rate >= self.plain
+    def drafts(self, pays: bool, size: int, stale: int) -> bool:
+        """Whether the draft is to work in a round of ``size`` requests, ``stale`` tokens of which are new to it."""
+        reading_ms = self.cost.reading_ms(stale) if stale > size else 0.0
+        return self.exploration.drafts(pays and self.worth_reading(size, size, stale), reading_ms)
 
-    def saved_ms(self, tokens: float) -> float:
-        """By how much less drafting takes for so many tokens of every request."""
-        return tokens * (1.0 / self.plain - 1.0 / self.rate)
+    def worth_reading(self, size: int, requests: int, tokens: int) -> bool:
+        """Whether ``requests`` in a batch of ``size`` are worth the draft's processing ``tokens`` that are new to it."""
+        if tokens <= size:
+            return True
+        rest_ms = self.cost.rest_ms(size)
+        saved = rest_ms / size - 1.0 / self.rate(size, rest_ms) + self._promised
+        return self.cost.reading_ms(tokens) <= requests * self._length.value * saved
 
-    def add(self, outcome: BatchRound) -> None:
-        """Learn from a round over this batch size."""
-        if outcome.timed:
-            self.cost.observe(outcome)
-        if not outcome.active:
-            self.busy = 0
-            self.idle += 1
-            self.idle_ms += outcome.verify_ms
-            return
-        self.busy += 1
-        self.seen += 1
-        self.burst = max(0, self.burst - 1)
-        self.tokens = MEMORY * self.tokens + outcome.emitted / max(1, len(outcome.accepted))
-        self.ms = MEMORY * self.ms + self.cost.round_ms(outcome)
-        if self.pays:
-            self.probe_after = FIRST_PROBE
+    def learn(self, outcome: Round, survival: float, rate: float) -> None:
+        """A round has ended; ``survival`` of its first tokens was expected, and ``rate`` was its ρ."""
+        size = outcome.size
+        ms, rest_ms = self.cost.round_ms(outcome), self.cost.rest_ms(size)
+        self.rate(size, rest_ms)
+        assert self._reached is not None
+        self._reached.add(outcome.emitted, ms)
+        if outcome.levels and survival:
+            spared = ms - rest_ms - self.cost.first_ms(size)
+            self._option.add((outcome.emitted - size - rate * spared) / size, survival / size)
+        self.exploration.learn(bool(outcome.levels), ms, outcome.emitted / ms * rest_ms / size)

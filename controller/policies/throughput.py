@@ -1,223 +1,182 @@
-"""Our default: draft on while the next tokens are worth more than the time they take."""
+"""Our default: the tree that is worth most beyond the time it takes, decided before drafting or after every level."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speckv.controller.cost import CostModel
-from speckv.controller.decision import best_for_throughput, pays
-from speckv.controller.features import RecentAcceptance, prefix
-from speckv.controller.policies.learned import Controller, LearnedPolicy
-from speckv.controller.policy import Round
+from speckv.controller.estimates import Ratio
+from speckv.controller.features import LEAST_CONFIDENCE
+from speckv.controller.policies.learned import Controller, Floats, LearnedPolicy
+from speckv.controller.policies.pace import Pace
+from speckv.controller.policies.siblings import SiblingPlan
+from speckv.controller.policy import Round, Siblings
+from speckv.controller.tree import best_common, best_ragged
 
-DEFAULT_CEILING, HIGHEST_CEILING = 12, 20
-"""Most tokens a round drafts unless told otherwise, and the most that can be asked for. The default is lifted to the
-latter once a round has been accepted up to it: where a draft token costs an eighth of a verify, that is worth 1 %."""
-
-MEMORY = 0.97
-"""Weight that a round keeps per later round in ρ and c: what is learnt is that of the last thirty or so."""
+HIGHEST_CEILING = 20
+AHEAD, HORIZON = 3, 8
+"""Levels that are looked ahead where each is decided on: verify times have steps, so two may pay where one does not."""
 
 CALM, DOUBT = 0.99, 16.0
-"""The same for k, and the weight of its starting value 1: k is there for a lasting bias, not to chase luck."""
-
-FIRST_PROBE, LAST_PROBE = 8, 128
-"""After how many rounds without drafting to draft again to see, doubled while drafting does not pay; and after how
-many with drafting to decode one token plainly, to time that too, doubled every time."""
-
-TRUST = 4.0
-"""Weight of the starting value 1 of o: enough to go by what is seen. From 0 a pair whose second row is dear stays at
-γ = 0, since it is drafting on that pays for it: 1.02 of plain instead of 1.13 where an int8 target was replayed."""
-
-CLEARLY = 1.1
-"""A probe has paid if it beat plain decoding by this factor: one lucky token where it can just break even has not."""
-
-PROBE_SHARE = 0.01
-"""Most of the time that may go into preparing the draft's cache for nothing but a probe."""
+"""Weight that the correction keeps per later round, and that of its starting value 1: it is there for a lasting bias."""
 
 
-class Correction:
-    """k: how many times more survives than the controller predicts, from the answers that are known."""
+LENGTH, LATELY = 128.0, 0.95
+"""Tokens of output expected of the first request, and the weight one keeps per later one."""
 
-    def __init__(self) -> None:
-        self._survived = self._predicted = DOUBT
 
-    def add(self, survived: float, predicted: float) -> None:
-        self._survived = CALM * self._survived + survived
-        self._predicted = CALM * self._predicted + predicted
+@dataclass(slots=True)
+class _Notes:
+    """Of one round: what its decisions share, and what is to be compared with its outcome."""
 
-    @property
-    def value(self) -> float:
-        return self._survived / self._predicted
+    limit: int
+    rate: float
+    alive: float
+    """Requests whose spine should survive all levels but the newest."""
+    drafting: Floats
+    verify: Floats
+    prefixes: NDArray[np.float32] = field(init=False)
+    asked: dict[int, float] = field(default_factory=dict)
+    """By depth j, Σ over requests of P(accepted ≥ j) as predicted, uncorrected, before level j was there."""
+    siblings: int | None = None
+    """Of each request, where that is decided before drafting."""
+    values: Floats | None = None
+    broken: bool = False
 
 
 class ThroughputPolicy(LearnedPolicy):
-    """Maximises tokens per second; γ from 0 to ``max_gamma`` (None: DEFAULT_CEILING), per drafted token or per step.
+    """Maximises tokens per second: the shape (γ, siblings) of most  E[tokens] − ρ · E[time],  round by round.
 
-    With ρ the policy's own throughput (tokens per ms) and T(γ) the cost model's step time, drafting goes on
-    after i tokens if for some horizon m ≥ 1
+    ρ is the policy's own throughput (tokens per ms), at least plain decoding's: rounds are a renewal-reward process, so
+    the best ratio of sums is had by maximising that difference in every round (Dinkelbach). γ = 0 is among the shapes.
 
-        Σ_{j<m} S_i · cʲ  ≥  ρ · (T(i + m) − T(i)).
-
-    S_i is the controller's survival probability times a running correction k (survived over predicted, one for the
-    first token of a round and one for the others), so that a head trained on one pair, or on greedy steps, is
-    calibrated on this one; c is the running probability that a token following an accepted one is accepted too.
-    m = 1 alone would be the one-step rule; the horizon is there because verify times have steps, so one more token
-    may be dear and the next three free.
-
-    For a round's first token S_0 is worth more than itself: what follows is drafted only if it then pays, so seeing
-    the first token is an option. To the gain of every horizon is added o · S_0; o is the running mean, per expected
-    acceptance of the first token, of what rounds brought beyond it: (accepted − [accepted ≥ 1]) − ρ · (T(γ) − T(1)).
-    It starts at 1, since only drafting shows what drafting on is worth.
-
-    ρ is kept at least at plain decoding's rate, 1 / verify(1): a pair that does not pay ends at γ = 0, from
-    where ever rarer probes notice a change.
+    A round begins with what the requests' acceptance says, which decides whether the draft works at all. After the
+    first level its signals say how deep to draft and with how many siblings (before drafting, ``per_level`` False), or
+    whether to go on by one (``per_level``); the level just drafted may be left out again, and none before it: it would
+    then depend on a drawn token. Siblings are chosen once all levels are there, as many as pay or as were decided on.
     """
 
     def __init__(
         self,
         controller: Controller,
-        level: int,
+        compression: int,
         cost: CostModel,
-        max_gamma: int | None = None,
-        per_token: bool = True,
+        max_gamma: int = HIGHEST_CEILING,
+        per_level: bool = True,
+        siblings: bool = True,
         fallback_gamma: int = 4,
     ) -> None:
-        ceiling = DEFAULT_CEILING if max_gamma is None else max_gamma
-        super().__init__(controller, level, ceiling, fallback_gamma)
-        self.cost = cost
-        self.per_token = per_token
-        self._may_lift = max_gamma is None
-        self._reach(ceiling)
-        self._limit = 0
-        self._times: list[float] = []
-        self._rate = 0.0
-        self._tokens = self._ms = 0.0
-        self._followed, self._followers = 8.0, 10.0  # c starts at 0.8, worth a few rounds of evidence
-        self._beyond, self._firsts = TRUST, TRUST
-        self._corrections = (Correction(), Correction())
-        self._recent = RecentAcceptance()
-        # drafted, P(accepted > drafted) as predicted, and as corrected
-        self._asked: list[tuple[int, float, float]] = []
-        self._idle = 0
-        self._probe_after = FIRST_PROBE
-        self._busy = 0
-        self._plain_after = FIRST_PROBE
-        self._warm = False
-        self._prefill_ms = self._since_prefill_ms = 0.0
+        super().__init__(controller, compression, max_gamma, fallback_gamma)
+        self.cost, self.per_level = cost, per_level
+        self._length = Ratio(LENGTH, 1.0, LATELY)
+        self._plan = SiblingPlan(max_gamma, siblings)
+        self._correction = Ratio(1.0, DOUBT, CALM)
+        self._paces: dict[int, Pace] = {}
+        self._further = tuple(range(AHEAD + 1)) if per_level else tuple(range(HORIZON + 1))
 
-    def _reach(self, max_gamma: int) -> None:
-        self.max_gamma = max_gamma
-        self.gammas = tuple(range(max_gamma + 1))
-        self._gammas = np.asarray(self.gammas, dtype=np.float32)
-
-    @property
-    def rate(self) -> float:
-        """ρ in tokens per ms."""
-        plain = 1.0 / self.cost.verify_ms(1)
-        return max(plain, self._tokens / self._ms) if self._ms else plain
-
-    def correction(self, drafted: int) -> float:
-        """k after ``drafted`` tokens of a round."""
-        return self._corrections[min(drafted, 1)].value
-
-    @property
-    def predicted(self) -> list[tuple[int, float]]:
-        """(i, P(accepted > i)) of every i that the latest round was decided at, as it was believed then."""
-        return [(drafted, believed) for drafted, _, believed in self._asked]
-
-    def start(self) -> None:
-        self._recent.restart()
-        self.last_signals = None
-        self._warm = False  # the draft has not seen this text
-
-    def begin(self, room: int) -> int:
-        self._limit = min(self.max_gamma, room)
-        self._asked = []
-        if self._limit <= 0:
+    def begin(self, this: Round, room: int) -> int:
+        limit = min(self.max_gamma, room)
+        if limit <= 0:
             return 0
-        self._times = self.cost.step_times(self.gammas)
-        self._rate = self.rate
-        if self._busy >= self._plain_after:
-            return 0
-        # The controller is asked for a probe too, or what comes of it could not correct k.
-        probing = self._probe_is_due()
-        if self.per_token:
-            return self._limit if self._worth((), (), 0) or probing else 0
-        if self.last_signals is None:
-            return min(self.fallback_gamma, self._limit)
-        if not self.usable(self.last_signals):
-            self._limit = min(self.fallback_gamma, self._limit)
-            return self._limit
-        return max(self._best_step(self.last_signals), int(probing))
+        size = this.size
+        pace = self._pace(size)
+        drafting, verify = self.cost.tables(size, self.max_gamma)
+        notes = this.notes = _Notes(limit, pace.rate(size, float(verify[size])), float(size), drafting, verify)
+        notes.prefixes = np.zeros((size, 7), dtype=np.float32)
+        notes.prefixes[:, 3:5] = [request.recent.values for request in this.requests]
+        notes.prefixes[:, 5] = self.compression
+        gains, tokens = self._gains(notes, self._survival(notes, 0, self._further[1:]), 0)
+        depth, choice = divmod(int(gains.argmax()), gains.shape[1])
+        pays = depth > 0 or pace.option(notes.asked[1]) >= notes.rate * drafting[1]
+        pace.promise(size, float(tokens[depth, choice]), float(gains[depth, choice]) / notes.rate)
+        return limit if pace.drafts(pays, size, sum(request.stale for request in this.requests)) else 0
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        if not self.usable((sum(entropies), sum(confidences))):
-            return len(confidences) < self.fallback_gamma
-        return self._worth(entropies, confidences, len(confidences))
+    def deepen(self, this: Round) -> int:
+        notes: _Notes = this.notes
+        level, drafted = this.levels[-1], len(this.levels)
+        if notes.broken or not self.usable(level):
+            notes.broken = True
+            return min(self.fallback_gamma, notes.limit)
+        prefixes, entropy = notes.prefixes, level[:, 0]
+        prefixes[:, 0] += (entropy - prefixes[:, 0]) / drafted
+        prefixes[:, 1] += np.log(np.maximum(level[:, 1], LEAST_CONFIDENCE))
+        np.maximum(prefixes[:, 2], entropy, out=prefixes[:, 2])
+        prefixes[:, 6] = drafted
+        survival = self._survival(notes, drafted, self._further)
+        gains, _ = self._gains(notes, survival, drafted)
+        depth, choice = divmod(int(gains.argmax()), gains.shape[1])
+        gamma = drafted - 1 + depth
+        if not self.per_level:
+            notes.siblings = int(self._plan.counts[gamma, choice])
+            return gamma
+        notes.alive = float(survival[:, 0].sum())
+        return notes.limit if gamma > drafted else gamma
 
-    def observe(self, outcome: Round) -> None:
-        super().observe(outcome)
-        self.cost.observe(outcome)
-        if self._may_lift and outcome.accepted >= self.max_gamma:
-            self._reach(HIGHEST_CEILING)
-        self._recent.add(outcome.accepted, outcome.drafted)
-        self._warm = self._warm or outcome.drafted > 0
-        self._since_prefill_ms += outcome.verify_ms
-        if outcome.draft_prefill:
-            self._prefill_ms, self._since_prefill_ms = outcome.draft_ms, 0.0
-        elif outcome.verify_prefill:  # the draft's is then guessed: as much shorter as its forwards are
-            self._prefill_ms = outcome.verify_ms * self.cost.draft_ms / self.cost.verify_ms(1)
-        self._tokens = MEMORY * self._tokens + outcome.emitted
-        step_ms = self.cost.step_ms(outcome.drafted)
-        self._ms = MEMORY * self._ms + step_ms
-        if not outcome.drafted:
-            if self._busy >= self._plain_after:
-                self._plain_after = min(2 * self._plain_after, LAST_PROBE)
-            self._busy = 0
-            self._idle += 1
-            return
-        self._busy += 1
-        self._followed = MEMORY * self._followed + outcome.accepted
-        self._followers = MEMORY * self._followers + min(outcome.accepted + 1, outcome.drafted)
-        further = max(0, outcome.accepted - 1) - self._rate * (step_ms - self.cost.step_ms(1))
-        self._beyond = MEMORY * self._beyond + further
-        if self._asked and self._asked[0][0] == 0:
-            self._firsts = MEMORY * self._firsts + self._asked[0][1]
-        for drafted, survival, _ in self._asked:
-            if drafted < outcome.drafted:  # else it is not known whether token `drafted` + 1 would have survived
-                self._corrections[min(drafted, 1)].add(outcome.accepted > drafted, survival)
-        paid = outcome.emitted / step_ms >= CLEARLY / self.cost.verify_ms(1)
-        if self._idle >= self._probe_after and not paid:
-            self._probe_after = min(2 * self._probe_after, LAST_PROBE)
-        elif paid:
-            self._probe_after = FIRST_PROBE
-        self._idle = 0
+    def choose(self, this: Round) -> Siblings | None:
+        notes: _Notes = this.notes
+        if notes.broken or not self._plan.used or not this.gamma:
+            return None
+        signals = np.stack(this.levels[: this.gamma], axis=1)
+        if not self.per_level and not self.usable(signals):
+            return None
+        values = notes.values = self._plan.values(signals)
+        if notes.siblings is not None:
+            return best_common(values, notes.siblings)
+        return best_ragged(values, notes.verify[this.size * (1 + this.gamma) :], notes.rate)[0]
 
-    def _probe_is_due(self) -> bool:
-        """Whether to draft now just to see; on a text new to the draft that costs a prefill, so there more rarely."""
-        affordable = self._warm or self._prefill_ms <= PROBE_SHARE * self._since_prefill_ms
-        return self._idle >= self._probe_after and affordable
+    def observe(self, this: Round) -> None:
+        self.cost.observe(this)
+        notes: _Notes | None = this.notes
+        asked = {} if notes is None or notes.broken else notes.asked
+        depths = [depth for depth in range(1, this.gamma + 1) if depth in asked]
+        if depths:
+            survived = (np.asarray(this.accepted)[:, None] >= depths).sum()
+            self._correction.add(float(survived) / this.size, sum(asked[depth] for depth in depths) / this.size)
+        if notes is not None and notes.values is not None:
+            self._plan.learn(this, notes.values)
+        self._pace(this.size).learn(this, asked.get(1, 0.0), notes.rate if notes else 0.0)
 
-    def _worth(self, entropies: Sequence[float], confidences: Sequence[float], drafted: int) -> bool:
-        signals = prefix(entropies, confidences, self._recent.value)
-        survival = self.controller.survival(signals, self.level, drafted)
-        believed = min(1.0, survival * self.correction(drafted))
-        self._asked.append((drafted, survival, believed))
-        persistence = min(0.99, self._followed / self._followers)
-        gain = 0.0 if drafted else believed * max(0.0, self._beyond / self._firsts)
-        return pays(gain, believed, persistence, self._rate, self._times[: self._limit + 1], drafted)
+    def prefill(self, size: int, requests: int, tokens: int) -> bool:
+        return self._pace(size).worth_reading(size, requests, tokens)
 
-    def _best_step(self, signals: Sequence[float]) -> int:
-        rates = self.controller.acceptance_rates(signals, self.level, self.gammas)
-        survivals = np.diff(np.asarray(rates) * self._gammas)
-        believed = survivals.copy()
-        believed[0] *= self.correction(0)
-        believed[1:] *= self.correction(1)
-        believed = believed.clip(0.0, 1.0)
-        self._asked = list(zip(range(len(believed)), survivals.tolist(), believed.tolist(), strict=True))
-        expected = np.concatenate(([0.0], np.cumsum(believed)))
-        rates = expected / np.maximum(1, self._gammas)
-        best = best_for_throughput(rates, self._gammas, np.asarray(self._times), self._rate)
-        return min(self.gammas[int(best)], self._limit)
+    def caught_up(self, tokens: int, ms: float) -> None:
+        self.cost.learn_reading(tokens, ms)
+
+    def ended(self, tokens: int) -> None:
+        self._length.add(tokens, 1.0)
+
+    def _pace(self, size: int) -> Pace:
+        """Above 8, batch sizes up to the next power of two are learnt about together."""
+        alike = size if size <= 8 else 1 << (size - 1).bit_length()
+        if alike not in self._paces:
+            self._paces[alike] = Pace(self.cost, self._length)
+        return self._paces[alike]
+
+    def _survival(self, notes: _Notes, drafted: int, further: Sequence[int]) -> Floats:
+        """P(accepted ≥ drafted + e) of each request and e, corrected, (n, K)."""
+        answers = self.controller.survival(notes.prefixes, further)
+        totals = answers.sum(axis=0).tolist()
+        notes.asked |= {drafted + more: total for more, total in zip(further, totals, strict=True) if more}
+        survival: Floats = np.minimum(1.0, answers * self._correction.value)
+        return survival
+
+    def _gains(self, notes: _Notes, survival: Floats, drafted: int) -> tuple[Floats, Floats]:
+        """What verifying γ = first, first + 1 … levels with each planned number of siblings is worth, and its tokens.
+
+        first is 0 before drafting, and then one less than was ``drafted``. Both are (depths, choices): tokens beyond
+        the target's own and beyond those of ``first``, and these less ρ times what the shape takes.
+        """
+        first, size = max(0, drafted - 1), len(survival)
+        depths = np.arange(first, min(first + survival.shape[1], notes.limit) + 1)
+        alive = np.empty(len(depths))
+        alive[0], alive[1:] = notes.alive, survival.sum(axis=0)[: len(depths) - 1]
+        np.minimum.accumulate(alive, out=alive)
+        tokens = (alive.cumsum() - alive[0])[:, None] + self._plan.expected(size - alive, depths)
+        counts = self._plan.counts[depths]
+        ms = notes.verify[size * (1 + depths[:, None] + counts)] - notes.verify[size]
+        ms += (notes.drafting[np.maximum(depths, drafted)] - notes.drafting[drafted])[:, None]
+        return tokens - notes.rate * ms, tokens

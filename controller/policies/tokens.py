@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from speckv.controller.decision import best_for_tokens
+from speckv.controller.features import summarize
 from speckv.controller.policies.learned import Controller, LearnedPolicy
+from speckv.controller.policy import Round
 
 PAPER_GAMMAS = (2, 4, 6, 8)
 
 
 class TokensPolicy(LearnedPolicy):
-    """argmax over ``gammas`` of 1 + γ · r(γ), r from the previous round's signals (arXiv 2605.02888).
+    """argmax over γ of Σ_requests 1 + γ · r(γ), r from the previous round's signals (arXiv 2605.02888).
 
-    The first round of a text, which has no signals yet, drafts ``fallback_gamma`` tokens.
+    A round whose requests have no signals yet drafts ``fallback_gamma`` tokens.
     """
 
-    def __init__(
-        self,
-        controller: Controller,
-        level: int,
-        gammas: Sequence[int] = PAPER_GAMMAS,
-        fallback_gamma: int = 4,
-    ) -> None:
-        super().__init__(controller, level, max(gammas), fallback_gamma)
-        self.gammas = tuple(gammas)
-        self._gammas = np.asarray(gammas, dtype=np.float32)
+    asks = False
 
-    def begin(self, room: int) -> int:
-        signals = self.last_signals
-        if signals is None or not self.usable(signals):
+    def __init__(self, controller: Controller, compression: int, max_gamma: int = 8, fallback_gamma: int = 4) -> None:
+        super().__init__(controller, compression, max_gamma, fallback_gamma)
+        self.gammas = tuple(gamma for gamma in PAPER_GAMMAS if gamma <= max_gamma) or (max_gamma,)
+
+    def begin(self, this: Round, room: int) -> int:
+        known = [request.last for request in this.requests if request.last is not None]
+        if not known or not all(map(self.usable, known)):
             return min(self.fallback_gamma, room)
-        rates = self.controller.acceptance_rates(signals, self.level, self.gammas)
-        return min(self.gammas[int(best_for_tokens(rates, self._gammas))], room)
+        expected = np.zeros(len(self.gammas))
+        for signals in known:
+            summary = summarize(signals[:, 0].tolist(), signals[:, 1].tolist())
+            expected += np.multiply(self.controller.acceptance_rates(summary, self.compression, self.gammas), self.gammas)
+        return min(self.gammas[int(expected.argmax())], room)

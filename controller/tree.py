@@ -1,0 +1,50 @@
+"""The tree that a round drafts: a spine with siblings beside it, and which of these are worth a row of the verify."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speckv.controller.policy import Siblings
+
+Floats = NDArray[np.floating[Any]]
+
+
+def sibling_values(reach: Floats, probabilities: Floats, hit_rates: Floats) -> Floats:
+    """What each sibling adds to the tokens a round emits, (n, γ, K).
+
+    ``reach`` (n, γ) is P(the spine is accepted up to a depth), ``probabilities`` (n, γ, K) are the draft's of each
+    sibling, and ``hit_rates`` (K,) how much more often than those say a rank was right. A sibling is right only where
+    the spine is rejected beside it, and then the round emits one token more: the sibling, and the target's own after it.
+    """
+    values: Floats = reach[:, :, None] * (probabilities * hit_rates)
+    return values
+
+
+def best_ragged(values: Floats, verify_ms: Floats, rate: float) -> tuple[Siblings, float]:
+    """The siblings of any shape that maximise Σ values − rate · (extra verify time), and that maximum.
+
+    ``values`` (n, γ, K); ``verify_ms[j]`` is the verify's time with j siblings, j ≥ 0, for as many as there are;
+    ``rate`` is in tokens per ms. For each number of siblings the most valuable are best, so all numbers are looked at:
+    times have steps, and the first that does not pay may be followed by free ones.
+    """
+    flat = values.ravel()
+    order = (-flat).argsort(kind="stable")
+    net = flat[order].cumsum() - rate * (verify_ms[1 : len(flat) + 1] - verify_ms[0])
+    chosen = np.zeros(len(flat), dtype=np.bool_)
+    best = int(net.argmax())
+    if net[best] <= 0:
+        return chosen.reshape(values.shape), 0.0
+    chosen[order[: best + 1]] = True
+    return chosen.reshape(values.shape), float(net[best])
+
+
+def best_common(values: Floats, count: int) -> Siblings:
+    """The ``count`` most valuable siblings of every request."""
+    rows = values.reshape(len(values), -1)
+    chosen = np.zeros(rows.shape, dtype=np.bool_)
+    if count:
+        np.put_along_axis(chosen, (-rows).argsort(axis=1, kind="stable")[:, :count], True, axis=1)
+    return chosen.reshape(values.shape)
