@@ -11,7 +11,7 @@ from speckv.controller.policy import Round
 
 @dataclass
 class Stats:
-    """Totals since the start or the last reset; times in milliseconds."""
+    """Totals over requests since the start or the last reset; times in milliseconds."""
 
     rounds: int = 0
     drafted: int = 0
@@ -22,15 +22,16 @@ class Stats:
     decide_ms: float = 0.0
     gammas: Counter[int] = field(default_factory=Counter)
 
-    def add(self, outcome: Round) -> None:
-        self.rounds += 1
-        self.drafted += outcome.drafted
-        self.accepted += outcome.accepted
-        self.emitted += outcome.emitted
-        self.draft_ms += outcome.draft_ms
-        self.verify_ms += outcome.verify_ms
-        self.decide_ms += outcome.decide_ms
-        self.gammas[outcome.drafted] += 1
+    def add(self, this: Round) -> None:
+        """Count a finished round; one of n requests counts n times, so that ratios are those of a request."""
+        self.rounds += this.size
+        self.drafted += len(this.levels) * this.size
+        self.accepted += sum(this.accepted)
+        self.emitted += this.emitted
+        self.draft_ms += this.draft_ms or 0.0
+        self.verify_ms += this.verify_ms or 0.0
+        self.decide_ms += this.decide_ms
+        self.gammas[this.gamma] += this.size
 
     def merge(self, other: Stats) -> None:
         """Add another's totals to these."""
