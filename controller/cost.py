@@ -82,7 +82,7 @@ class CostModel:
         size, levels = outcome.size, len(outcome.levels)
         context = self._position / 1e3
         change = 1.0
-        if outcome.verify_ms is not None:
+        if outcome.verify_ms is not None and not outcome.verify_prefill:
             ms = outcome.verify_ms - self.costs.verify_context * context
             change = self._verify.learn(size + outcome.verified, ms, self._rounds)
         if self.extends and outcome.extend_ms is not None and not outcome.resting:
@@ -90,7 +90,10 @@ class CostModel:
         elif self._extend.timed:
             self._extend.follow(change)
         forwards = levels - self.extends
-        if outcome.draft_ms is not None and forwards > 0:
+        if outcome.draft_ms is not None and outcome.draft_prefill:
+            forward = float(self._drafting(size, 2)[2] - self._drafting(size, 2)[1])
+            self.learn_reading(outcome.caught_up, max(forward, outcome.draft_ms - (levels - 1) * forward))
+        elif outcome.draft_ms is not None and forwards > 0:
             self._draft.learn(size, outcome.draft_ms / forwards - self.costs.draft_context * context, self._rounds)
         elif self._draft.timed and not levels:
             self._draft.follow(change)

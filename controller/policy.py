@@ -44,8 +44,8 @@ class Request:
 class Round:
     """One round over a batch: draft γ levels of a spine, verify them with siblings beside them, keep what is right.
 
-    Times are wall-clock milliseconds; those that hold a prompt's prefill or could not be had are None, and say
-    nothing. ``extend_ms`` is a server's closing forward of the draft, which gives the next round's first level.
+    Times are wall-clock milliseconds, None where they could not be had. ``extend_ms`` is a server's closing forward of
+    the draft, which gives the next round's first level.
     """
 
     requests: Sequence[Request]
@@ -67,7 +67,10 @@ class Round:
     resting: bool = False
     """The draft did nothing at all."""
     caught_up: int = 0
-    """Stale tokens that the draft processed before its first level."""
+    """Stale tokens that the draft processed before its first level, or with it."""
+    draft_prefill: bool = False
+    verify_prefill: bool = False
+    """Whether the draft's, the verify's time holds a prompt's prefill, and so says nothing about a round."""
     notes: Any = None
     """The policy's own, about this round: in a server the next one may begin before this one has ended."""
     draft_ms: float | None = None
