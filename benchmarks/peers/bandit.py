@@ -42,27 +42,32 @@ class Bandit(Policy):
     outweigh the differences for thousands of rounds: in simulated pairs it lost more than Thompson sampling did
     at 500 and at 2,000 rounds, as did UCB-V and UCB1-tuned. The generator is seeded, so a replay repeats.
 
+    Of a batch all requests share an arm, whose tokens are those of the mean request.
+
     It learns from finished rounds only, except those whose times hold a prefill, and across texts. A round
     counts for the γ it drafted, which the end of the text may have cut.
     """
+
+    asks = False
 
     def __init__(self, seed: int = 0) -> None:
         self.arms = [Arm() for _ in ARMS]
         self._draws = random.Random(seed)
 
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
         fitting = [gamma for gamma in ARMS if gamma <= room]
         for gamma in fitting:
             if not self.arms[gamma].rounds:
                 return gamma
         return max(fitting, key=lambda gamma: self.arms[gamma].sample(gamma, self._draws.gauss(0.0, 1.0)))
 
-    def observe(self, outcome: Round) -> None:
-        ms = outcome.draft_ms + outcome.verify_ms
-        if outcome.draft_prefill or outcome.verify_prefill or outcome.drafted not in ARMS or ms <= 0.0:
+    def observe(self, this: Round) -> None:
+        ms = (this.draft_ms or 0.0) + (this.verify_ms or 0.0)
+        if this.draft_prefill or this.verify_prefill or this.gamma not in ARMS or ms <= 0.0:
             return
-        arm = self.arms[outcome.drafted]
+        tokens = this.emitted / this.size
+        arm = self.arms[this.gamma]
         arm.rounds += 1
-        arm.tokens += outcome.emitted
-        arm.squares += outcome.emitted**2
+        arm.tokens += tokens
+        arm.squares += tokens**2
         arm.ms += ms

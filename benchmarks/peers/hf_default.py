@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from speckv.controller.policy import Policy, Round
+from speckv.controller.policy import Policy, Request, Round
 
 NUM_ASSISTANT_TOKENS = 20
 CONFIDENCE_THRESHOLD = 0.4
@@ -42,36 +40,38 @@ class HFDefault(Policy):
     probability of the raw logits instead: the same for greedy decoding without processors.
     """
 
-    per_token = True
+    per_level = True
 
     def __init__(self, num_assistant_tokens: int = NUM_ASSISTANT_TOKENS, threshold: float = CONFIDENCE_THRESHOLD):
         self.num_assistant_tokens = num_assistant_tokens
         self.initial_threshold = threshold
-        self.start()
+        self._text: Request | None = None
 
-    def start(self) -> None:
-        self.threshold = self.initial_threshold
-        self._probabilities: list[float] = []
-        self._matches: list[int] = []
-
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
+        (text,) = this.requests  # one prompt is all that assisted generation takes
+        if text is not self._text:
+            self._text = text
+            self.threshold = self.initial_threshold
+            self._probabilities: list[float] = []
+            self._matches: list[int] = []
         return min(self.num_assistant_tokens, room)
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        return not confidences[-1] < self.threshold
+    def deepen(self, this: Round) -> int:
+        drafted = len(this.levels)
+        return drafted if this.levels[-1][0, 1] < self.threshold else max(drafted, self.num_assistant_tokens)
 
-    def observe(self, outcome: Round) -> None:
+    def observe(self, this: Round) -> None:
         # An accepted EOS is not counted as a match there, but as the token that the target adds.
-        matches = outcome.emitted - 1
-        judged = min(matches + 1, outcome.drafted)
-        self._probabilities += outcome.confidences[:judged]
+        matches = this.emitted - 1
+        judged = min(matches + 1, this.gamma)
+        self._probabilities += [float(level[0, 1]) for level in this.levels[:judged]]
         self._matches += [1] * matches + [0] * (judged - matches)
         # A threshold that became 0 turns both the stop and the refit off.
         if self.threshold and len(self._matches) >= FEWEST_TO_FIT and len(set(self._matches)) == 2:
             self.threshold = best_threshold(self._matches, self._probabilities)
 
 
-def best_threshold(matches: Sequence[int], probabilities: Sequence[float]) -> float:
+def best_threshold(matches: list[int], probabilities: list[float]) -> float:
     """The probability from which on tokens are best believed, of outcomes of both kinds."""
     false_positives, true_positives, thresholds = roc_curve(matches, probabilities)
     costs = false_positives + MISS_COST * (1.0 - true_positives)

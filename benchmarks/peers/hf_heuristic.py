@@ -19,9 +19,9 @@ class HFHeuristic(HFDefault):
     drafted tokens were. A round without room to draft counts as accepted whole too.
     """
 
-    def observe(self, outcome: Round) -> None:
-        super().observe(outcome)
-        if outcome.emitted - 1 == outcome.drafted:
+    def observe(self, this: Round) -> None:
+        super().observe(this)
+        if this.emitted - 1 == this.gamma:
             self.num_assistant_tokens += 2
         else:
             self.num_assistant_tokens = max(1, self.num_assistant_tokens - 1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from speckv.controller.policy import Policy
+from speckv.controller.policy import Policy, Round
 
 N_MAX = 16
 P_MIN = 0.75
@@ -28,14 +26,14 @@ class PMin(Policy):
     little lower.
     """
 
-    per_token = True
+    per_level = True
 
     def __init__(self, n_max: int = N_MAX, p_min: float = P_MIN) -> None:
         self.n_max = n_max
         self.p_min = p_min
 
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
         return min(self.n_max, room)
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        return not confidences[-1] < self.p_min
+    def deepen(self, this: Round) -> int:
+        return len(this.levels) if this.levels[-1][0, 1] < self.p_min else self.n_max

@@ -26,22 +26,25 @@ class SGLangEMA(Policy):
     m ≤ l − 0.75; if it did not go down, to the next higher while m > γ − 0.5. Several at once are possible.
     Batch 1 has no candidate 0, so it never stops drafting. All of it lives as long as the server.
 
-    SGLang drafts its γ whatever is left of the text. A draft that our loop cut short there and that was
+    In a batch it is the mean over the requests, as there. SGLang drafts its γ whatever is left of the text. A draft that our loop cut short there and that was
     accepted whole says nothing of how far it would have gone, and is left out.
     """
+
+    asks = False
 
     def __init__(self) -> None:
         self.gamma = INITIAL
         self.mean_accepted = INITIAL - 1.0
         self.rounds = 0
 
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
         return min(self.gamma, room)
 
-    def observe(self, outcome: Round) -> None:
-        if outcome.accepted == outcome.drafted < self.gamma:
+    def observe(self, this: Round) -> None:
+        accepted = sum(this.accepted) / this.size
+        if accepted == this.gamma < self.gamma:
             return
-        self.mean_accepted = (1.0 - ALPHA) * self.mean_accepted + ALPHA * outcome.accepted
+        self.mean_accepted = (1.0 - ALPHA) * self.mean_accepted + ALPHA * accepted
         self.rounds += 1
         if self.rounds > WARM_UP and (self.rounds - WARM_UP) % INTERVAL == 0:
             self.gamma = self._next()

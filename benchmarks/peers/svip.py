@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from speckv.controller.policy import Policy
+from speckv.controller.policy import Policy, Round
 
 SCALE = 0.15
 THRESHOLD = 0.3
@@ -25,16 +23,16 @@ class SVIP(Policy):
     rate. It is not here: of its constants we could confirm only the 0.2, not the start of λ and its steps.
     """
 
-    per_token = True
+    per_level = True
 
     def __init__(self, scale: float = SCALE, threshold: float = THRESHOLD, longest: int = LONGEST) -> None:
         self.scale = scale
         self.threshold = threshold
         self.longest = longest
 
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
         return min(self.longest, room)
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
+    def deepen(self, this: Round) -> int:
         # Squared: an entropy that rounding made a little negative has no root.
-        return not self.scale * entropies[-1] > self.threshold**2
+        return len(this.levels) if self.scale * this.levels[-1][0, 0] > self.threshold**2 else self.longest

@@ -1,66 +1,53 @@
-"""`python -m speckv.benchmarks.replay`: every policy in every cost regime, exactly, on recorded traces."""
+"""`python -m speckv.benchmarks.replay`: every policy in every cost regime and batch size, exactly, on recorded traces."""
 
 from __future__ import annotations
 
 import json
-import random
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.peers import FIXED, PEERS, make_peer
 from speckv.benchmarks.progress import progress
-from speckv.benchmarks.ratios import Timed, rows
-from speckv.benchmarks.replay.engine import Played, clairvoyant, play
+from speckv.benchmarks.replay.cell import judge, play_cell
 from speckv.benchmarks.replay.figures import plot, table
-from speckv.benchmarks.replay.regimes import REGIMES, TRACES, Regime, load_regimes
-from speckv.benchmarks.traces import Trace, read_traces
+from speckv.benchmarks.replay.positions import Positions
+from speckv.benchmarks.replay.regimes import REGIMES, TRACES, Regime, Roofline, load_regimes
+from speckv.benchmarks.traces import read_traces
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import compression_level
 from speckv.controller.files import write_whole
-from speckv.controller.policies import make_policy
+from speckv.controller.records import Journal
 from speckv.integrations.runtime import Controller
 
-OURS, BOUND = "speckv", "clairvoyant"
-ORDER_SEED = 0
+BATCHES = (1, 4, 8)
+MODELLED_BATCHES = (1, 4, 16, 64, 256)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-def replay_regime(
-    regime: Regime, traces: list[Trace], tokens: int, controller: str, max_gamma: int | None = None
-) -> dict[str, list[Played]]:
-    """Every policy on the traces, in one shuffled order; what a policy learns it keeps from text to text."""
-    order = list(traces)
-    random.Random(ORDER_SEED).shuffle(order)
-    level = compression_level(regime.compression)
-    loaded = Controller.load(controller)
-    policies = {name: make_peer(name, loaded, level) for name in PEERS}
-    policies[OURS] = make_policy(loaded, "throughput", "token", level, regime.cost_model(), max_gamma=max_gamma)
-    played = {name: play(policy, order, regime, tokens) for name, policy in policies.items()}
-    return played | {BOUND: clairvoyant(order, regime, tokens)}
+@lru_cache(maxsize=4)
+def _positions(path: Path) -> Positions:
+    traces, facts = read_traces(path)
+    return Positions(traces, facts["tokens"])
 
 
-def judge(played: dict[str, list[Played]]) -> list[dict[str, Any]]:
-    """The rows of ``ratios.rows``, with each policy's mean γ, tokens per verify and wasted tokens."""
-    timed = {
-        name: Timed(np.array([one.tokens for one in texts], float), np.array([one.ms for one in texts]))
-        for name, texts in played.items()
-    }
-    tasks = [one.task for one in next(iter(played.values()))]
-    found = rows(timed, tasks, tuple(FIXED))
-    for row in found:
-        texts = [one for one in played[row["policy"]] if row["task"] in ("all", one.task)]
-        drafted, accepted = (sum(sum(getattr(one, kind)) for one in texts) for kind in ("drafted", "accepted"))
-        rounds = sum(len(one.drafted) for one in texts)
-        row |= {"mean_gamma": drafted / rounds, "tau": sum(one.tokens for one in texts) / rounds}
-        row["wasted"] = drafted - accepted
-    return found
+def _cell(regime: Regime, batch: int, traces: Path, controller: str) -> list[dict[str, Any]]:
+    positions = _positions(traces / f"{regime.trace}.parquet")
+    rows = judge(play_cell(regime, positions, batch, controller), positions.tasks, batch)
+    return [{"regime": regime.name, **row} for row in rows]
+
+
+def cells(regimes: list[Regime], batches: list[int] | None) -> Iterator[tuple[Regime, int]]:
+    """What is to be played; the largest batches first, which are over soonest."""
+    for regime in regimes:
+        own = MODELLED_BATCHES if isinstance(regime.verify, Roofline) else BATCHES
+        yield from ((regime, batch) for batch in reversed(own) if batches is None or batch in batches)
 
 
 @app.command()
@@ -68,42 +55,52 @@ def replay(
     json_file: Annotated[Path | None, typer.Option("--json", help="Store every row in this file.")] = None,
     regimes: Annotated[Path, typer.Option(help="The cost regimes.")] = REGIMES,
     only: Annotated[str, typer.Option(help="Comma-separated names of regimes; all when left out.")] = "",
+    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes; all when left out.")] = "",
     traces: Annotated[Path, typer.Option(help="The folder of the trace files.")] = TRACES,
     controller: Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")] = "default",
-    max_gamma: Annotated[int | None, typer.Option(help="Our ceiling, 1 … 20; the default one when left out.")] = None,
+    processes: Annotated[int, typer.Option(help="Cells played at the same time.", min=1)] = 2,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the ratios to this PNG or SVG.")] = None,
 ) -> None:
-    """Replay fixed γ, the peers, the paper's policy, ours and the clairvoyant bound, and compare them."""
+    """Replay fixed γ, static trees, the peers, the paper's policy, ours and the clairvoyant bounds, and compare them.
+
+    With --json it can be stopped at any time and goes on where it was: what is done is kept beside that file.
+    """
     chosen = load_regimes(regimes)
     names = [name.strip() for name in only.split(",")] if only else list(chosen)
     if unknown := [name for name in names if name not in chosen]:
         raise SpecKVError(f"--only {unknown[0]}: {regimes} has {', '.join(chosen)}")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in batch.split(",") if batch):
+        raise SpecKVError(f"--batch {batch}: give sizes of 1 or more, as 1,4,8")
     if plot_file is not None and plot_file.suffix not in (".png", ".svg"):
         raise SpecKVError(f"--plot {plot_file}: name a .png or an .svg file")
-    files = {name: traces / f"{chosen[name].trace}.parquet" for name in names}
-    if missing := [str(file) for file in files.values() if not file.exists()]:
+    if missing := [f for name in names if not (f := traces / f"{chosen[name].trace}.parquet").exists()]:
         raise SpecKVError(f"{missing[0]}: no such file; record it with `speckv trace`")
-    found: list[dict[str, Any]] = []
-    facts = {}
-    with progress() as report:
-        for number, name in enumerate(names):
-            regime = chosen[name]
-            recorded, about = read_traces(files[name])
-            facts[regime.trace] = {**about, "prompts": len(recorded), "positions": sum(t.tokens for t in recorded)}
-            played = replay_regime(regime, recorded, about["tokens"], controller, max_gamma)
-            found += [{"regime": name, **row} for row in judge(played)]
-            report("replay", number + 1, len(names))
-    table(found, names).show()
-    if json_file is not None:
-        result: dict[str, Any] = {
-            "command": " ".join(["python -m speckv.benchmarks.replay", *sys.argv[1:]]),
-            "rows": found,
-        }
-        result |= {"traces": facts, "regimes": json.loads(regimes.read_text()), "versions": versions()}
-        result |= {"machine": machine(), "controller": Controller.load(controller).artefact.sha256}
-        write_whole(json_file, json.dumps(result, indent=1) + "\n")
+    sizes = [int(size) for size in batch.split(",")] if batch else None
+    wanted = list(cells([chosen[name] for name in names], sizes))
+    facts = {chosen[name].trace: read_traces(traces / f"{chosen[name].trace}.parquet")[1] for name in names}
+    setting: dict[str, Any] = {"traces": facts, "regimes": json.loads(regimes.read_text(encoding="utf-8"))}
+    setting |= {"versions": versions(), "controller": Controller.load(controller).artefact.sha256}
+    journal = Journal(json_file.with_suffix(".partial.jsonl")) if json_file else None
+    kept = [line for line in journal.read() if line["setting"] == setting] if journal else []
+    done: dict[tuple[str, int], list[dict[str, Any]]] = {(line["regime"], line["batch"]): line["rows"] for line in kept}
+    with progress() as report, ProcessPoolExecutor(processes) as pool:
+        todo = {pool.submit(_cell, r, b, traces, controller): (r.name, b) for r, b in wanted if (r.name, b) not in done}
+        report("replay", len(wanted) - len(todo), len(wanted))
+        for future in as_completed(todo):
+            regime, size = todo[future]
+            done[regime, size] = future.result()
+            if journal:
+                journal.append({"setting": setting, "regime": regime, "batch": size, "rows": done[regime, size]})
+            report("replay", sum((r.name, b) in done for r, b in wanted), len(wanted))
+    found = [row for regime, size in sorted(wanted, key=lambda cell: cell[1]) for row in done[regime.name, size]]
+    for size in sorted({size for _, size in wanted}):
+        table([row for row in found if row["batch"] == size], size).show()
+    if json_file is not None and journal is not None:
+        result = {"command": " ".join(["python -m speckv.benchmarks.replay", *sys.argv[1:]]), "rows": found}
+        write_whole(json_file, json.dumps(result | setting | {"machine": machine()}, indent=1) + "\n")
+        journal.path.unlink(missing_ok=True)
     if plot_file is not None:
-        plot(found, names, plot_file)
+        plot(found, plot_file)
 
 
 def main() -> None:

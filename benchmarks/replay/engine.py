@@ -38,14 +38,16 @@ class Played:
             totals[1] += ms / len(texts)
 
 
-def play(policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1) -> Played:
+def play(
+    policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1, exact: bool = False
+) -> Played:
     """``policy`` on the texts of ``order``, ``batch`` at a time; it keeps what it learns. Stops once a place is free.
 
-    One request's round ends with its text, an EOS, or the most tokens it may have, where the policy is asked after
-    every level; else a round drafts exactly what was decided, as a server would.
+    One request's round has no more levels than its text may have tokens, and, where they are looked at one by one, ends
+    with a drafted EOS. In a batch, and where a server decides (``exact``), a round drafts exactly what was decided.
     """
     played = Played()
-    for this, texts, emitted in rounds(policy, positions, regime, order, batch):
+    for this, texts, emitted in rounds(policy, positions, regime, order, batch, exact):
         assert this.draft_ms is not None and this.verify_ms is not None
         drafted = len(this.levels) * batch
         played.add(texts, emitted, this.draft_ms + this.verify_ms, drafted, this.verified)
@@ -53,7 +55,7 @@ def play(policy: Policy, positions: Positions, regime: Regime, order: Sequence[i
 
 
 def rounds(
-    policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1
+    policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1, exact: bool = False
 ) -> Iterator[tuple[Round, list[int], list[int]]]:
     """Every finished round, with its texts and the tokens that each emitted."""
     served = Served(positions, order, batch)
@@ -63,8 +65,9 @@ def rounds(
     while served.full:
         at = served.at
         this = Round(list(requests), position=0)
-        clipped = batch == 1 and policy.per_level
-        room = min(int(positions.room[at[0]]), int(positions.lengths[at[0]])) if clipped else positions.depth
+        room = positions.depth
+        if batch == 1 and not exact:
+            room = min(int(positions.room[at[0]]), int(positions.lengths[at[0]]) if policy.per_level else room)
         _draft(policy, this, positions, at, room)
         accepted, ranks = positions.accepted(at, this.gamma)
         this.accepted, this.ranks = accepted.tolist(), ranks.tolist()
