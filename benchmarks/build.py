@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from speckv.benchmarks.replay.engine import rounds
 from speckv.benchmarks.traces import read_traces
-from speckv.controller.features import COMPRESSION_LEVELS, compression_level
-from speckv.controller.policies.fixed import FixedPolicy
-from speckv.controller.records import Row, make_row, read_records
+from speckv.controller.features import compression_level
+from speckv.controller.records import read_records
 from speckv.controller.training import train
+from speckv.controller.walks import Text
 from speckv.export.artefact import Artefact, Metadata, library_versions, read_artefact, write_artefact
 from speckv.export.convert import to_onnx
 from speckv.export.parity import check_parity
 
 TRAINED_WITH = ("numpy", "scikit-learn", "skl2onnx", "onnx")
-
-
-LONG_GAMMAS = (20, 8, 3)
-"""γ of the rounds played on traces: to the traces' depth, and shorter ones, which begin at other positions."""
 
 
 def build(
@@ -27,16 +23,15 @@ def build(
     seed: int = 0,
     estimator: str = "mlp16",
     entropy_unit: str = "nats",
-    traces: Path | None = None,
+    traces: Sequence[Path] = (),
 ) -> Artefact:
     """Train on ``records`` and write the artefact ``out``; nothing is written unless ONNX agrees with the training.
 
-    ``entropy_unit`` is that of the records; the artefact takes nats in any case. The survival head also learns from
-    ``traces``, on which rounds of LONG_GAMMAS are played.
+    ``entropy_unit`` is that of the records; the artefact takes nats in any case. ``traces`` are the files that the
+    survival head learns from; there is none without.
     """
     rows = read_records(records, entropy_unit)
-    longer = rows_on_traces(traces) if traces else []
-    trained = train(rows, seed, estimator, longer)
+    trained = train(rows, seed, estimator, read_texts(traces))
     model = to_onnx(trained.heads)
     difference = check_parity(trained.heads, model)
     metadata = Metadata(
@@ -45,7 +40,7 @@ def build(
         training={
             **trained.report,
             "records": records.name,
-            "traces": traces.name if traces else None,
+            "traces": [path.name for path in traces],
             "entropy_unit": entropy_unit,
             "onnx_max_difference": difference,
         },
@@ -55,15 +50,13 @@ def build(
     return read_artefact(out)
 
 
-def rows_on_traces(path: Path) -> list[Row]:
-    """The records of fixed-γ speculation on the texts of a trace file, as it would have gone; without times."""
-    traces, about = read_traces(path)
-    compression = list(COMPRESSION_LEVELS)[compression_level(about["compression"])]
-    rows = []
-    for gamma in LONG_GAMMAS:
+def read_texts(paths: Iterable[Path]) -> list[Text]:
+    """The texts of trace files, each with the compression that its file says."""
+    texts = []
+    for path in paths:
+        traces, facts = read_traces(path)
+        level = compression_level(facts["compression"])
         for trace in traces:
-            run = {"compression": compression, "gamma": gamma, "task": trace.task, "prompt_id": trace.prompt_id}
-            for step, outcome in enumerate(rounds(FixedPolicy(gamma), trace, about["tokens"])):
-                if outcome.drafted:
-                    rows.append(make_row(outcome, run, step))
-    return rows
+            signals = trace.entropies, trace.confidences
+            texts.append(Text(trace.prompt_id, level, trace.matches, trace.lengths, *signals))
+    return texts

@@ -31,7 +31,8 @@ def train(
         str, typer.Option(help="Of the records: nats, as `speckv profile` writes, or bits, as the paper released.")
     ] = "nats",
     traces: Annotated[
-        Path | None, typer.Option(help="Traces of `speckv trace` that the survival head learns from too.")
+        list[Path] | None,
+        typer.Option(help="Traces of `speckv trace` that the survival head learns from (repeatable)."),
     ] = None,
 ) -> None:
     """Train a controller on step records and export it to one ONNX file."""
@@ -39,7 +40,7 @@ def train(
     from speckv.benchmarks.build import build
 
     _must_be_onnx(out)
-    artefact = build(records, out, seed, estimator, entropy_unit, traces)
+    artefact = build(records, out, seed, estimator, entropy_unit, traces or ())
     training = artefact.metadata.training
     console.print_json(data=training["metrics"])
     if early := [name for name, ended in training["converged"].items() if not ended]:

@@ -18,13 +18,19 @@ FEATURES = (*SIGNAL_FEATURES, "compression", "gamma")
 
 SURVIVAL_FEATURES = (
     "mean_draft_entropy",  # nats
-    "log_draft_confidence",  # sum of ln of the top-1 probabilities
+    "log_draft_confidence",  # sum of ln of the top-1 probabilities, each at least LEAST_CONFIDENCE
     "max_draft_entropy",  # nats
-    "recent_acceptance",  # probability, of the rounds before in this text
+    "recent_acceptance",  # probability
+    "lasting_acceptance",  # probability
     "compression",
-    "drafted",  # tokens so far this round
+    "drafted",  # tokens so far this round, k
+    "further",  # tokens beyond those, e
 )
-"""Ours: what tells whether one more token of a round would survive (benchmarks/data/README.md has the ablation)."""
+"""Ours: what tells whether at least k + e of a round's tokens would be accepted.
+
+The first three are of its first k tokens (zeros where there are none yet), the acceptances of the rounds before in this
+text. With e = 0 the question is whether those drafted so far survive.
+"""
 
 ENTROPY_FEATURES = ("mean_draft_entropy", "max_draft_entropy")
 NATS = {"nats": 1.0, "bits": math.log(2)}
@@ -54,42 +60,37 @@ LEAST_CONFIDENCE = 1e-5
 """A top-1 probability is at least one over the vocabulary's size; of what is below, the logarithm is cut here."""
 
 
-def prefix(
-    entropies: Sequence[float], confidences: Sequence[float], recent: float
-) -> tuple[float, float, float, float]:
-    """The first four SURVIVAL_FEATURES of the tokens drafted so far (none: zeros), after ``recent`` acceptance."""
-    count = len(confidences)
-    if not count:
-        return 0.0, 0.0, 0.0, recent
-    # Not max(confidence, …), which would swallow a NaN.
-    surprise = sum(math.log(LEAST_CONFIDENCE if p < LEAST_CONFIDENCE else p) for p in confidences)
-    return sum(entropies) / count, surprise, max(entropies), recent
-
-
 class RecentAcceptance:
-    """How often a token that follows an accepted one was accepted too, in the latest rounds of a text.
+    """How often a token that follows an accepted one was accepted too, as two memories of one text, short and long.
 
-    It starts at ``START`` of four tokens' weight, and a round keeps ``KEPT`` of its weight per later round.
+    Each starts at ``START`` of so many tokens' weight, and keeps so much of its weight per later token (``MEMORIES``).
     """
 
-    START, WEIGHT, KEPT = 0.75, 4.0, 0.8
+    START = 0.75
+    MEMORIES = ((0.7, 4.0), (0.93, 8.0))
+    """(kept per token, weight at the start) of the recent and of the lasting acceptance."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Forget the text before."""
-        self._accepted, self._tried = self.START * self.WEIGHT, self.WEIGHT
+        self._hits, self._tried = [self.START * weight for _, weight in self.MEMORIES], [w for _, w in self.MEMORIES]
 
     def add(self, accepted: int, drafted: int) -> None:
-        """A round of ``drafted`` tokens ended; one without any says nothing."""
-        if drafted:
-            self._accepted = self.KEPT * self._accepted + accepted
-            self._tried = self.KEPT * self._tried + min(accepted + 1, drafted)
+        """A round ended: ``accepted`` hits, and a miss if more were ``drafted``; of tokens beyond nothing is known."""
+        missed = accepted < drafted
+        tried = accepted + missed
+        for place, (kept, _) in enumerate(self.MEMORIES):
+            old = kept**tried
+            miss = kept if missed else 1.0
+            self._hits[place] = old * self._hits[place] + (miss - old) / (1.0 - kept)
+            self._tried[place] = old * self._tried[place] + (1.0 - old) / (1.0 - kept)
 
     @property
-    def value(self) -> float:
-        return self._accepted / self._tried
+    def values(self) -> tuple[float, float]:
+        """(recent, lasting) acceptance, two of SURVIVAL_FEATURES."""
+        return self._hits[0] / self._tried[0], self._hits[1] / self._tried[1]
 
 
 def summarize(entropies: Sequence[float], confidences: Sequence[float]) -> tuple[float, float, float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import (
-    COMPRESSION_LEVELS,
-    FEATURES,
-    SIGNAL_FEATURES,
-    SURVIVAL_FEATURES,
-    RecentAcceptance,
-    prefix,
-)
+from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SIGNAL_FEATURES, SURVIVAL_FEATURES
 from speckv.controller.records import Row, as_stored
+from speckv.controller.walks import Array, Text, survival_data
 
-Array = NDArray[np.float32]
 TEST_SHARE = 0.2
 ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp16": ("neural_network.MLPRegressor", {"hidden_layer_sizes": (16,), "max_iter": 500}),
@@ -37,12 +29,19 @@ ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
 """The paper's predictors, any of which can be the acceptance head: scikit-learn's class and its settings."""
 SURVIVAL = (
     "neural_network.MLPClassifier",
-    {"hidden_layer_sizes": (16,), "max_iter": 60, "alpha": 1.0, "batch_size": 512, "learning_rate_init": 0.003},
+    {
+        "hidden_layer_sizes": (16,),
+        "max_iter": 60,
+        "n_iter_no_change": 3,
+        "alpha": 1.0,
+        "batch_size": 1024,
+        "learning_rate_init": 0.003,
+    },
 )
 """Regularised, as prompts are few and their rounds alike; the ablation is in benchmarks/data/README.md."""
-
-HOPELESS = math.log(0.02)
-"""Prefixes that the draft itself gives less than this to be right throughout teach nothing that is ever asked."""
+MOST_EXAMPLES = 300_000
+"""That the survival head is fitted to, drawn from all there are: those of one round are much alike, and twice as many
+teach it no more."""
 
 
 @dataclass(frozen=True)
@@ -62,41 +61,6 @@ def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
     return np.array(features, dtype=np.float32), np.array(rates, dtype=np.float32)
 
 
-def survival_data(rows: Sequence[Row]) -> tuple[Array, NDArray[np.int64], list[str]]:
-    """One example per prefix of every round: SURVIVAL_FEATURES (n, 6), whether a next token survived (n,), the prompt.
-
-    The prefix of i ≥ 0 tokens has their signals and the acceptance of the rounds before in the same generation, as far
-    as they are among ``rows``; its label is accepted > i. Whether token i + 1 survives is known only where it was
-    drafted.
-    """
-    features: list[list[float]] = []
-    labels: list[bool] = []
-    groups: list[str] = []
-    previous: Row | None = None
-    recent = RecentAcceptance()
-    for row in rows:
-        if previous is None or _generation(row, -1) != _generation(previous):
-            recent.restart()
-        level = COMPRESSION_LEVELS[row["compression"]]
-        entropies, confidences = row["entropies"], row["confidences"]
-        for count in range(len(confidences)):
-            signals = prefix(entropies[:count], confidences[:count], recent.value)
-            if signals[1] < HOPELESS:
-                break
-            features.append([*signals, level, count])
-            labels.append(row["accepted"] > count)
-            groups.append(row["prompt_id"])
-        recent.add(row["accepted"], len(confidences))
-        previous = row
-    return np.array(features, dtype=np.float32), np.array(labels, dtype=np.int64), groups
-
-
-def _generation(row: Row, shift: int = 0) -> tuple[Any, ...]:
-    """What tells a round from all others: its generation, and its step moved by ``shift``."""
-    constants = ("prompt_id", "target", "draft", "target_dtype", "draft_dtype", "compression", "gamma")
-    return (*(row.get(name) for name in constants), row["step"] + shift)
-
-
 def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
     """True for the rows of a TEST_SHARE of the groups, chosen by ``seed``: split by prompt, never by step."""
     names = sorted(set(groups))
@@ -107,12 +71,11 @@ def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
     return np.array([group in test for group in groups])
 
 
-def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", longer: Sequence[Row] = ()) -> Trained:
-    """Fit both heads, judge them on held-out prompts, then fit again on everything.
+def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", texts: Sequence[Text] = ()) -> Trained:
+    """Fit the acceptance head to ``rows`` and, where there are any, the survival head to ``texts``.
 
-    ``estimator`` is the acceptance head's, one of ESTIMATORS. That head alone is fitted unless every record has
-    per-token signals and a prompt id. ``longer`` are more records for the survival head only, of rounds too long for
-    the paper's γ. Raises SpecKVError for another estimator or too few prompts.
+    Each is judged on held-out prompts, then fitted again to everything. ``estimator`` is the acceptance head's, one of
+    ESTIMATORS. Raises SpecKVError for another estimator or too few prompts.
     """
     if estimator not in ESTIMATORS:
         raise SpecKVError(f"estimator {estimator}: must be one of {', '.join(ESTIMATORS)}")
@@ -130,23 +93,16 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", longer: 
         }
     }
     heads = {"acceptance_rate": fit(make_model(*regressor, seed), features, rates)}
-    if all({"entropies", "confidences", "prompt_id"} <= row.keys() for row in rows):
-        prefixes, survived, owners = survival_data([*rows, *longer])
-        unseen = held_out(owners, seed)
-        if any(len(np.unique(survived[part])) < 2 for part in (unseen, ~unseen)):
-            raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; profile more")
-        classifier = fit(make_model(*SURVIVAL, seed), prefixes[~unseen], survived[~unseen])
-        judged_survival = classifier.predict_proba(prefixes[unseen])[:, 1]
-        metrics["survival"] = _survival_metrics(judged_survival, survived[unseen])
-        heads["survival"] = fit(make_model(*SURVIVAL, seed), prefixes, survived)
+    if texts:
+        heads["survival"], metrics["survival"] = _fit_survival(texts, seed)
     report = {
         "rows": len(rows),
-        "longer_rows": len(longer),
+        "texts": len(texts),
         "prompts": len(set(groups)) if by_prompt else None,
         "seed": seed,
         "estimator": estimator,
         "split": f"{TEST_SHARE:.0%} of the {'prompts' if by_prompt else 'rounds'} held out; refitted on all",
-        "data_sha256": digest([*rows, *longer]),
+        "data_sha256": digest(rows, texts),
         "features": list(FEATURES),
         "survival_features": list(SURVIVAL_FEATURES),
         "converged": {name: converged(model) for name, model in heads.items()},
@@ -155,11 +111,32 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", longer: 
     return Trained(heads, report)
 
 
-def digest(rows: Sequence[Row]) -> str:
-    """sha256 of the records, the same before they are written and after they are read from any format."""
+def _fit_survival(texts: Sequence[Text], seed: int) -> tuple[Any, dict[str, Any]]:
+    """The survival head, fitted to everything, and how good one was that had not seen the held-out prompts."""
+    features, survived, owners = survival_data(texts, seed)
+    test = held_out(owners, seed)
+    if any(len(np.unique(survived[part])) < 2 for part in (test, ~test)):
+        raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; trace more prompts")
+    order = np.random.default_rng(seed).permutation(len(survived))
+
+    def fitted(among: NDArray[np.int64]) -> Any:
+        chosen = among[:MOST_EXAMPLES]
+        return fit(make_model(*SURVIVAL, seed), features[chosen], survived[chosen])
+
+    judged = fitted(order[~test[order]]).predict_proba(features[test])[:, 1]
+    return fitted(order), survival_metrics(judged, features[test], survived[test])
+
+
+def digest(rows: Sequence[Row], texts: Sequence[Text] = ()) -> str:
+    """sha256 of the data, the same before it is written and after it is read from any format."""
     state = hashlib.sha256()
     for row in rows:
         state.update(json.dumps(as_stored(row), sort_keys=True).encode())
+    for text in texts:
+        inside = np.arange(text.entropies.shape[1]) < text.lengths[:, None]
+        state.update(json.dumps([text.prompt_id, text.level, text.matches.tolist(), text.lengths.tolist()]).encode())
+        for signals in (text.entropies, text.confidences):
+            state.update(signals[inside].astype("<f4").tobytes())
     return state.hexdigest()
 
 
@@ -209,13 +186,23 @@ def _correlation(predicted: NDArray[np.floating[Any]], rates: Array) -> float:
         return float(np.nan_to_num(np.corrcoef(predicted, rates)[0, 1]))
 
 
-def _survival_metrics(predicted: NDArray[np.floating[Any]], survived: NDArray[np.int64]) -> dict[str, float]:
+def survival_metrics(predicted: NDArray[np.floating[Any]], features: Array, survived: NDArray[Any]) -> dict[str, Any]:
+    """How good probabilities (n,) are for SURVIVAL_FEATURES (n, 8) and what came of them (n,); also by what was asked."""
     from sklearn.metrics import log_loss, roc_auc_score
 
-    base = np.full_like(predicted, survived.mean())
+    drafted, further = features[:, -2], features[:, -1]
+    modes = {
+        "before_drafting": drafted == 0,
+        "first_token": drafted == 1,
+        "next_token": (drafted > 0) & (further == 1),
+        "drafted_so_far": further == 0,
+        "further_ahead": further > 1,
+    }
+    losses = {mode: log_loss(survived[of], predicted[of], labels=[0, 1]) for mode, of in modes.items() if of.any()}
     return {
         "test_log_loss": float(log_loss(survived, predicted)),
-        "test_log_loss_of_the_base_rate": float(log_loss(survived, base)),
+        "test_log_loss_by_mode": {mode: float(loss) for mode, loss in losses.items()},
+        "test_log_loss_of_the_base_rate": float(log_loss(survived, np.full_like(predicted, survived.mean()))),
         "test_auc": float(roc_auc_score(survived, predicted)),
         "test_mean_predicted": float(predicted.mean()),
         "test_mean_survived": float(survived.mean()),

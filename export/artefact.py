@@ -19,13 +19,13 @@ from speckv.export.files import brief, read_bounded
 from speckv.export.graph import METADATA_KEY, assemble, serialized
 from speckv.export.heads import Head
 from speckv.export.inspection import parse_model, read_heads
+from speckv.export.pairing import HEADS
 from speckv.export.pickles import refuse_pickle
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_BYTES = 8 << 20
 """The paper's forest of 100 trees has 6 MB; to look into 8 MiB of forest takes 200 MB."""
 MAX_GAMMA = 64
-HEADS = ("acceptance_rate", "survival")
 UNITS = {
     "mean_draft_entropy": "nats",
     "mean_draft_confidence": "probability",
@@ -35,7 +35,9 @@ UNITS = {
     "gamma": "tokens",
     "log_draft_confidence": "nats",
     "recent_acceptance": "probability",
+    "lasting_acceptance": "probability",
     "drafted": "tokens",
+    "further": "tokens",
 }
 
 
@@ -151,7 +153,7 @@ def _problem(metadata: Metadata) -> str | None:
         return f"compression levels {brief(metadata.compression_levels)} are not {COMPRESSION_LEVELS}"
     heads, gammas = metadata.heads, metadata.gammas
     if "acceptance_rate" not in heads or len(set(heads)) != len(heads) or set(heads) - set(HEADS):
-        return f"heads {brief(heads)} are not {HEADS[0]}, alone or with {HEADS[1]}"
+        return f"heads {brief(heads)} are not acceptance_rate, alone or with survival"
     if not gammas or gammas != sorted(set(gammas)) or not 1 <= gammas[0] <= gammas[-1] <= MAX_GAMMA:
         return f"candidate gammas {brief(gammas)} are not ascending within 1 … {MAX_GAMMA}"
     return None

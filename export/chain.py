@@ -9,18 +9,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from speckv.export.pairing import ROWS, SHAPE
+from speckv.export.pairing import pair
 
 ML = "ai.onnx.ml"
 
 
 class Chain:
-    """Appends to ``graph`` the head ``name``, from the feature rows (R, 6) to the answer of that name, (N, K)."""
+    """Appends to ``graph`` the head ``name``: from its inputs over feature rows (R, M + 1) to the answer (N, K)."""
 
     def __init__(self, graph: onnx.GraphProto, name: str) -> None:
         self.graph = graph
         self.name = name
-        self._last = ROWS
+        self._last, self._shape = pair(graph, name)
         self._nodes = self._constants = 0
 
     def add(self, operator: str, *constants: Any, domain: str = "", **attributes: Any) -> None:
@@ -43,7 +43,7 @@ class Chain:
 
     def finish(self) -> None:
         """Fold the answers (R, 1) back to (N, K), and make them an output."""
-        self.graph.node.append(helper.make_node("Reshape", [self._last, SHAPE], [self.name]))
+        self.graph.node.append(helper.make_node("Reshape", [self._last, self._shape], [self.name]))
         self.graph.output.append(helper.make_tensor_value_info(self.name, TensorProto.FLOAT, ["N", "K"]))
 
 

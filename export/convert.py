@@ -13,8 +13,8 @@ from skl2onnx.common.data_types import FloatTensorType
 
 from speckv.controller.errors import SpecKVError
 from speckv.export.graph import assemble
-from speckv.export.heads import INPUTS, Head, read_head
-from speckv.export.pairing import ML_OPSET, OPSET, ROWS
+from speckv.export.heads import Head, read_head
+from speckv.export.pairing import ML_OPSET, OPSET, width
 
 
 def to_onnx(heads: Mapping[str, Any]) -> onnx.ModelProto:
@@ -32,7 +32,7 @@ def to_head(name: str, estimator: Any) -> Head:
     try:
         model = convert_sklearn(
             estimator,
-            initial_types=[(ROWS, FloatTensorType([None, INPUTS]))],
+            initial_types=[("rows", FloatTensorType([None, width(name)]))],
             target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             options={id(estimator): {"zipmap": False}} if classifier else None,
         )
@@ -44,6 +44,6 @@ def to_head(name: str, estimator: Any) -> Head:
         head = read_head(model.graph.node, constants)
     except (ValueError, KeyError, RuntimeError) as error:  # skl2onnx's own derive from RuntimeError
         raise SpecKVError(f"head {name}: {type(estimator).__name__} cannot be exported ({error})") from None
-    if why := head.problem():
+    if why := head.problem(width(name)):
         raise SpecKVError(f"head {name}: {type(estimator).__name__} cannot be exported, since {why}")
     return head

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from speckv.controller.features import FEATURES
 from speckv.export.chain import ML, Chain
 from speckv.export.pairing import LARGEST
 
@@ -52,15 +51,15 @@ class Forest:
             values=np.fromiter(attributes["target_weights"].floats, np.float32),
         )
 
-    def problem(self) -> str | None:
-        """Why these tables are no forest, or None."""
+    def problem(self, inputs: int) -> str | None:
+        """Why these tables are no forest over so many features, or None."""
         count = len(self.features)
         leaves = self._leaves
         if len(self.thresholds) != count or len(self.values) != np.count_nonzero(leaves):
             return "the tables of its forest have different lengths"
         if not self.sizes.all():
             return "a tree of its forest has no nodes"
-        if not ((self.features >= 0) & (self.features < len(FEATURES))).all():
+        if not ((self.features >= 0) & (self.features < inputs)).all():
             return "a tree asks for a feature that there is not"
         numbers = np.concatenate((self.thresholds, self.values))
         if not (np.abs(numbers) <= LARGEST).all():

@@ -11,20 +11,19 @@ from onnx import TensorProto, helper
 
 from speckv.export.chain import ML, Chain
 from speckv.export.heads import Array, Head, read_head
-from speckv.export.pairing import IR_VERSION, ML_OPSET, OPSET, pairing_graph
+from speckv.export.pairing import IR_VERSION, ML_OPSET, OPSET
 
 METADATA_KEY = "speckv"
 
 
 def assemble(heads: Mapping[str, Head], metadata: str | None = None) -> onnx.ModelProto:
-    """One model with inputs ``signals`` (N, 5) and ``gammas`` (K,) and an output (N, K) per head, all float32.
+    """One model with two inputs (N, M) and (K,) and an output (N, K) per head (``pairing.HEADS``), all float32.
 
-    ``signals`` are the features but γ; every row is paired with every γ inside the graph.
+    The first has the features but the last, the second values of that one; all are paired inside the graph.
     """
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
-    model = helper.make_model(pairing_graph(), opset_imports=opsets, ir_version=IR_VERSION, producer_name="speckv")
-    model.graph.name = "speckv"
-    del model.graph.output[:]
+    graph = helper.make_graph([], "speckv", [], [])
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="speckv")
     for name, head in heads.items():
         head.extend(Chain(model.graph, name))
     if metadata is not None:

@@ -10,21 +10,19 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from speckv.controller.features import FEATURES
 from speckv.export.chain import ML, Chain
 from speckv.export.forest import Forest
 from speckv.export.pairing import LARGEST
 
 Array = NDArray[np.float32]
-INPUTS = len(FEATURES)
 MAX_HIDDEN = 1024
 
 
 class Estimator(Protocol):
-    """What turns feature rows (R, 6) into answers (R, 1)."""
+    """What turns feature rows (R, F) into answers (R, 1)."""
 
-    def problem(self) -> str | None:
-        """Why its numbers cannot be used, or None."""
+    def problem(self, inputs: int) -> str | None:
+        """Why its numbers cannot be used for F = ``inputs`` features, or None."""
 
     def extend(self, chain: Chain) -> None:
         """Append its nodes; the last one's output is a probability."""
@@ -34,7 +32,7 @@ class Estimator(Protocol):
 class Network:
     """relu(x · w1 + b1) · w2 + b2, clipped to a probability, or its logit if ``logistic``.
 
-    Shapes, as in the paper's published weights: ``w1`` (6, H), ``b1`` (H,), ``w2`` (H, 1), ``b2`` (1,).
+    Shapes, as in the paper's published weights: ``w1`` (F, H), ``b1`` (H,), ``w2`` (H, 1), ``b2`` (1,).
     """
 
     w1: Array
@@ -43,10 +41,10 @@ class Network:
     b2: Array
     logistic: bool = False
 
-    def problem(self) -> str | None:
+    def problem(self, inputs: int) -> str | None:
         hidden = len(self.b1)
         found = [values.shape for values in (self.w1, self.b1, self.w2, self.b2)]
-        if not 1 <= hidden <= MAX_HIDDEN or found != [(INPUTS, hidden), (hidden,), (hidden, 1), (1,)]:
+        if not 1 <= hidden <= MAX_HIDDEN or found != [(inputs, hidden), (hidden,), (hidden, 1), (1,)]:
             return f"its weights have the shapes {', '.join(map(str, found))}"
         return _unbounded(self.w1, self.b1, self.w2, self.b2)
 
@@ -64,13 +62,13 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """x · ``coefficients`` (6,) + ``intercept`` (1,), clipped to a probability."""
+    """x · ``coefficients`` (F,) + ``intercept`` (1,), clipped to a probability."""
 
     coefficients: Array
     intercept: Array
 
-    def problem(self) -> str | None:
-        if self.coefficients.shape != (INPUTS,) or self.intercept.shape != (1,):
+    def problem(self, inputs: int) -> str | None:
+        if self.coefficients.shape != (inputs,) or self.intercept.shape != (1,):
             return f"it has {len(self.coefficients)} coefficients and {len(self.intercept)} intercepts"
         return _unbounded(self.coefficients, self.intercept)
 
@@ -81,14 +79,14 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """(x − ``offset``) · ``scale``, both (6,), before an estimator."""
+    """(x − ``offset``) · ``scale``, both (F,), before an estimator."""
 
     offset: Array
     scale: Array
 
-    def problem(self) -> str | None:
-        if self.offset.shape != (INPUTS,) or self.scale.shape != (INPUTS,):
-            return f"it scales {len(self.offset)} features, not {INPUTS}"
+    def problem(self, inputs: int) -> str | None:
+        if self.offset.shape != (inputs,) or self.scale.shape != (inputs,):
+            return f"it scales {len(self.offset)} features, not {inputs}"
         return _unbounded(self.offset, self.scale)
 
 
@@ -99,9 +97,9 @@ class Head:
     estimator: Estimator
     scaling: Scaling | None = None
 
-    def problem(self) -> str | None:
-        """Why its numbers cannot be used, or None."""
-        return (self.scaling.problem() if self.scaling else None) or self.estimator.problem()
+    def problem(self, inputs: int) -> str | None:
+        """Why its numbers cannot be used for ``inputs`` features, or None."""
+        return (self.scaling.problem(inputs) if self.scaling else None) or self.estimator.problem(inputs)
 
     def extend(self, chain: Chain) -> None:
         """Append all of it to ``chain``."""

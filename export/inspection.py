@@ -16,6 +16,7 @@ from speckv.export import outline
 from speckv.export.files import brief
 from speckv.export.graph import assemble, serialized, take_apart
 from speckv.export.heads import Head
+from speckv.export.pairing import width
 
 
 def parse_model(content: bytes, source: str) -> onnx.ModelProto:
@@ -34,13 +35,14 @@ def read_heads(model: onnx.ModelProto, names: Sequence[str], metadata: str, sour
     """The heads ``names`` of ``model``; raises SpecKVError unless it is the graph that they make."""
     try:
         heads = take_apart(model)
-        why = next((f"in head {name}, {why}" for name, head in heads.items() if (why := head.problem())), None)
+        if list(heads) != list(names):
+            raise ValueError(f"its outputs are not {', '.join(names)}")
+        checked = ((name, head.problem(width(name))) for name, head in heads.items())
+        why = next((f"in head {name}, {problem}" for name, problem in checked if problem), None)
     except KeyError as error:
         why = f"{brief(error)} is missing"
     except (ValueError, IndexError, TypeError) as error:  # TypeError: a name that is not UTF-8 comes as bytes
         why = f"it has no heads that can be read ({brief(error)})"
-    if not why and list(heads) != list(names):
-        why = f"its outputs are not its heads {', '.join(names)}"
     if not why:
         expected = assemble(heads, metadata)
         why = None if serialized(model) == serialized(expected) else _difference(model, expected)

@@ -1,52 +1,59 @@
-"""The fixed front of every controller graph: it pairs each row of signals with each γ."""
+"""The fixed front of every head's graph: it pairs each row of signals with each value of the last feature."""
 
 from __future__ import annotations
 
 import onnx
 from onnx import TensorProto, helper
 
-from speckv.controller.features import FEATURES
+from speckv.controller.features import FEATURES, SURVIVAL_FEATURES
 
 OPSET = 18
 ML_OPSET = 3
 IR_VERSION = 10
-SIGNALS, GAMMAS, ROWS, SHAPE = "signals", "gammas", "rows", "shape"
+HEADS = {
+    "acceptance_rate": ("signals", "gammas", FEATURES),
+    "survival": ("prefixes", "further", SURVIVAL_FEATURES),
+}
+"""By head its two inputs, (N, M) and (K,), and its M + 1 features, of which the second input is the last."""
 LARGEST = 1e6
 """Features are clipped to ±LARGEST, and no number of a head is beyond it: so no float32 sum can overflow."""
 
 
-def pairing_graph() -> onnx.GraphProto:
-    """(N, 5) signals × (K,) γ → (N·K, 6) feature rows, and the shape (N, K) to fold an answer back to."""
-    signals = len(FEATURES) - 1
-    nodes = [
-        helper.make_node("Shape", [SIGNALS], ["n"], start=0, end=1),
-        helper.make_node("Shape", [GAMMAS], ["k"]),
-        helper.make_node("Concat", ["n", "k"], [SHAPE], axis=0),
-        helper.make_node("Concat", [SHAPE, "signal_count"], ["wide"], axis=0),
-        helper.make_node("Concat", [SHAPE, "one"], ["narrow"], axis=0),
-        helper.make_node("Unsqueeze", [SIGNALS, "one"], ["signals_3d"]),
-        helper.make_node("Expand", ["signals_3d", "wide"], ["signals_paired"]),
-        helper.make_node("Unsqueeze", [GAMMAS, "one"], ["gammas_2d"]),
-        helper.make_node("Expand", ["gammas_2d", "narrow"], ["gammas_paired"]),
-        helper.make_node("Concat", ["signals_paired", "gammas_paired"], ["paired"], axis=2),
-        helper.make_node("Clip", ["paired", "smallest", "largest"], ["features"]),
-        helper.make_node("Reshape", ["features", "row_shape"], [ROWS]),
-    ]
-    integers = {"signal_count": [signals], "one": [1], "row_shape": [-1, len(FEATURES)]}
+def width(head: str) -> int:
+    """How many features a head takes, M + 1."""
+    return len(HEADS[head][2])
+
+
+def pair(graph: onnx.GraphProto, head: str) -> tuple[str, str]:
+    """Append to ``graph`` a head's inputs, and the nodes and constants (all called ``head/…``) that pair them.
+
+    Returns the names of the feature rows (N·K, M + 1), and of the shape (N, K) to fold an answer back to.
+    """
+    signals, last, features = HEADS[head]
+    inputs = {signals: ["N", len(features) - 1], last: ["K"]}
+
+    def name(word: str) -> str:
+        return word if word in inputs else f"{head}/{word}"
+
+    def add(operator: str, words: str, output: str, **attributes: int) -> None:
+        node = helper.make_node(operator, [name(word) for word in words.split()], [name(output)], **attributes)
+        graph.node.append(node)
+
+    add("Shape", signals, "n", start=0, end=1)
+    add("Shape", last, "k")
+    add("Concat", "n k", "shape", axis=0)
+    add("Concat", "shape signal_count", "wide", axis=0)
+    add("Concat", "shape one", "narrow", axis=0)
+    add("Unsqueeze", f"{signals} one", "signals_3d")
+    add("Expand", "signals_3d wide", "signals_paired")
+    add("Unsqueeze", f"{last} one", "last_2d")
+    add("Expand", "last_2d narrow", "last_paired")
+    add("Concat", "signals_paired last_paired", "paired", axis=2)
+    add("Clip", "paired smallest largest", "features")
+    add("Reshape", "features row_shape", "rows")
+    integers = {"signal_count": [len(features) - 1], "one": [1], "row_shape": [-1, len(features)]}
     bounds = {"smallest": -LARGEST, "largest": LARGEST}
-    return helper.make_graph(
-        nodes,
-        "pairing",
-        [
-            helper.make_tensor_value_info(SIGNALS, TensorProto.FLOAT, ["N", signals]),
-            helper.make_tensor_value_info(GAMMAS, TensorProto.FLOAT, ["K"]),
-        ],
-        [
-            helper.make_tensor_value_info(ROWS, TensorProto.FLOAT, ["R", len(FEATURES)]),
-            helper.make_tensor_value_info(SHAPE, TensorProto.INT64, [2]),
-        ],
-        [
-            *(helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in integers.items()),
-            *(helper.make_tensor(name, TensorProto.FLOAT, [], [v]) for name, v in bounds.items()),
-        ],
-    )
+    graph.input.extend(helper.make_tensor_value_info(key, TensorProto.FLOAT, dims) for key, dims in inputs.items())
+    graph.initializer.extend(helper.make_tensor(name(w), TensorProto.INT64, [len(v)], v) for w, v in integers.items())
+    graph.initializer.extend(helper.make_tensor(name(word), TensorProto.FLOAT, [], [v]) for word, v in bounds.items())
+    return name("rows"), name("shape")

@@ -37,7 +37,7 @@ def read_weights(content: bytes, source: str, entropy_unit: str = ENTROPY_UNIT) 
             raise ValueError(f"it has {len(content)} bytes")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             arrays = _arrays(archive)
-        why = _network(arrays).problem()
+        why = _network(arrays).problem(len(FEATURES))
     except Exception as error:  # zipfile, zlib and numpy's header parser raise whatever they come upon
         why = brief(error) or type(error).__name__
     if why:
@@ -64,7 +64,7 @@ def write_weights(head: Head) -> bytes:
         b1 = (b1 - (head.scaling.offset * scale) @ network.w1).astype(np.float32)
     scale /= _from_nats(ENTROPY_UNIT).scale  # of what was imported this leaves exactly 1
     folded = Network((scale[:, None] * network.w1).astype(np.float32), b1, network.w2, network.b2)
-    if why := folded.problem():
+    if why := folded.problem(len(FEATURES)):
         raise SpecKVError(f"with its scaling folded in, {why}, which the published format does not hold; use .onnx")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

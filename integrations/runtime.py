@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from speckv.controller.decision import Floats, Ints, best_for_throughput, best_for_tokens
 from speckv.controller.errors import SpecKVError
 from speckv.controller.extras import missing
-from speckv.controller.features import FEATURES
 from speckv.export.artefact import Artefact
 from speckv.export.exchange import open_controller, save_folder
 
@@ -24,9 +23,8 @@ logger = logging.getLogger("speckv")
 
 DEFAULT_ARTEFACT = Path(__file__).parent / "default.onnx"
 PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
-SIGNALS = len(FEATURES) - 1
 MOST_BOUND = 256
-"""Sets of buffers a head keeps, one for each number of rows and set of γ; a loop uses a few dozen."""
+"""Sets of buffers a head keeps, one for each number of rows and set of last features; a loop uses a few dozen."""
 
 
 def _onnxruntime() -> Any:
@@ -39,15 +37,15 @@ def _onnxruntime() -> Any:
 
 @dataclass(slots=True)
 class Bound:
-    """Memory that a session reads and writes: ``signals`` (N, 5), ``gammas`` and ``choices`` (K,), ``answers`` (N, K).
+    """Memory that a session reads and writes: ``signals`` (N, M), ``last`` and ``choices`` (K,), ``answers`` (N, K).
 
-    ``run`` fills in the answers, ``total`` sums up the signals.
+    ``last`` is the last feature: the γ, or how much further. ``choices`` are the same as integers. ``run`` fills in the answers, ``total`` sums up the signals.
     """
 
     run: Callable[[], None]
     total: Callable[[], Any]
     signals: NDArray[np.float32]
-    gammas: NDArray[np.float32]
+    last: NDArray[np.float32]
     choices: Ints
     answers: NDArray[np.float32]
 
@@ -65,27 +63,28 @@ class Head:
         self._single: dict[int, Any] = {}
         self._bound: dict[tuple[int, tuple[int, ...]], Bound] = {}
 
-    def buffers(self, rows: int, gammas: tuple[int, ...]) -> Bound:
-        """The buffers for ``rows`` sets of signals and these γ."""
-        key = (rows, gammas)
+    def buffers(self, rows: int, last: tuple[int, ...]) -> Bound:
+        """The buffers for ``rows`` sets of signals and these values of the last feature."""
+        key = (rows, last)
         if key not in self._bound:
             if len(self._bound) >= MOST_BOUND:
                 self._bound.clear()
-            # A session of its own where one request is decided: what pairs its signals with γ is then a constant.
-            if rows == 1 and len(gammas) not in self._single:
-                self._single[len(gammas)] = self._open(N=1, K=len(gammas))
-            session = self._single[len(gammas)] if rows == 1 else self._session
-            signals = np.zeros((rows, SIGNALS), dtype=np.float32)
-            wanted = np.array(gammas, dtype=np.float32)
-            answers = np.zeros((rows, len(gammas)), dtype=np.float32)
+            # A session of its own where one request is decided: what pairs its signals is then a constant.
+            if rows == 1 and len(last) not in self._single:
+                self._single[len(last)] = self._open(N=1, K=len(last))
+            session = self._single[len(last)] if rows == 1 else self._session
+            first, second = self._session.get_inputs()
+            signals = np.zeros((rows, first.shape[1]), dtype=np.float32)
+            wanted = np.array(last, dtype=np.float32)
+            answers = np.zeros((rows, len(last)), dtype=np.float32)
             binding = session.io_binding()
-            binding.bind_cpu_input("signals", signals)
-            binding.bind_cpu_input("gammas", wanted)
+            binding.bind_cpu_input(first.name, signals)
+            binding.bind_cpu_input(second.name, wanted)
             binding.bind_output(self.name, "cpu", 0, np.float32, answers.shape, answers.ctypes.data)
             run = partial(session.run_with_iobinding, binding)
             flat = signals.reshape(-1)
             total = partial(flat.dot, np.ones_like(flat))  # a third of what sum() takes
-            self._bound[key] = Bound(run, total, signals, wanted, np.array(gammas), answers)
+            self._bound[key] = Bound(run, total, signals, wanted, np.array(last), answers)
         return self._bound[key]
 
     def _open(self, **sizes: int) -> Any:
@@ -159,25 +158,47 @@ class Controller:
 
         The array is the session's own memory: valid until the next call.
         """
-        return self._ask("acceptance_rate", signals, level, gammas)
+        bound = self._heads["acceptance_rate"].buffers(1, tuple(gammas))
+        bound.signals[0] = (*signals, level)
+        bound.run()
+        row: Floats = bound.answers[0]
+        return row
 
-    def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
-        """Predicted P(accepted > ``drafted``); ``signals`` as by ``controller.features.prefix``.
+    def survival(self, prefixes: NDArray[np.float32], further: tuple[int, ...]) -> NDArray[np.float32]:
+        """Predicted P(at least ``drafted`` + e tokens are accepted) by row and e of ``further`` (K,), (N, K).
 
-        An artefact without a survival head, the paper's say, answers with the recent acceptance before anything was
-        drafted, and then with the marginal (i + 1)·r(i + 1) − i·r(i).
+        ``prefixes`` (N, 7) float32 are SURVIVAL_FEATURES but the last, finite; the array is the session's own memory:
+        valid until the next call.
         """
-        if "survival" in self._heads:
-            return float(self._ask("survival", signals, level, (drafted,))[0])
-        entropy, surprise, max_entropy, recent = signals
-        if not drafted:
-            return recent
-        # Of confidences only the sum of logarithms is at hand here: their geometric mean stands for mean and minimum.
-        confidence = math.exp(surprise / drafted)
-        rates = self._ask(
-            "acceptance_rate", (entropy, confidence, max_entropy, confidence), level, (drafted, drafted + 1)
+        head = self._heads.get("survival")
+        if head is None:
+            return self._survival_by_rates(prefixes, further)
+        bound = head.buffers(len(prefixes), further)
+        bound.signals[:] = prefixes
+        bound.run()
+        return bound.answers
+
+    def _survival_by_rates(self, prefixes: NDArray[np.float32], further: tuple[int, ...]) -> NDArray[np.float32]:
+        """The same of an artefact without that head, the paper's say.
+
+        Before anything was drafted every token survives with the recent acceptance. Then P(accepted ≥ j) is the
+        marginal j·r(j) − (j − 1)·r(j − 1), as far as it falls. Of confidences only the sum of logarithms is at hand:
+        their geometric mean stands for mean and minimum.
+        """
+        entropy, surprise, most, recent, _, level, drafted = prefixes.T
+        confidence = np.exp(surprise / np.maximum(drafted, 1))
+        deepest = max(1, int(drafted.max()) + max(further))
+        bound = self._heads["acceptance_rate"].buffers(len(prefixes), tuple(range(1, deepest + 1)))
+        bound.signals[:] = np.stack((entropy, confidence, most, confidence, level), axis=1)
+        bound.run()
+        marginals = np.diff(bound.answers * bound.last, prepend=0)
+        reached = np.minimum.accumulate(np.clip(marginals, 0, 1), axis=1)
+        beyond = np.array(further)
+        depths = np.maximum(drafted[:, None].astype(np.int64) + beyond, 1)
+        found = np.where(
+            drafted[:, None] > 0, np.take_along_axis(reached, depths - 1, axis=1), recent[:, None] ** beyond
         )
-        return min(1.0, max(0.0, float((drafted + 1) * rates[1] - drafted * rates[0])))
+        return found.astype(np.float32)
 
     def decide(
         self,
@@ -198,9 +219,9 @@ class Controller:
         bound.signals[:] = signals
         bound.run()
         if step_ms is None:
-            best = best_for_tokens(bound.answers, bound.gammas)
+            best = best_for_tokens(bound.answers, bound.last)
         else:
-            best = best_for_throughput(bound.answers, bound.gammas, np.asarray(step_ms), rate)
+            best = best_for_throughput(bound.answers, bound.last, np.asarray(step_ms), rate)
         chosen: Ints = bound.choices[best]
         # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
         if not math.isfinite(bound.total()):
@@ -209,14 +230,6 @@ class Controller:
             if broken.any():  # not where large numbers only add up to an infinity
                 self._count_fallbacks(int(broken.sum()))
         return chosen
-
-    def _ask(self, name: str, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
-        head = self._heads[name]
-        bound = head.buffers(1, tuple(gammas))
-        bound.signals[0] = (*signals, level)
-        bound.run()
-        row: Floats = bound.answers[0]
-        return row
 
     def _count_fallbacks(self, rows: int) -> None:
         if not self.fallbacks:
@@ -227,7 +240,7 @@ class Controller:
         """The graph must answer in the right shape with finite probabilities before it decides anything."""
         for head in self._heads.values():
             bound = head.buffers(2, (0, 4, 12))
-            bound.signals[:] = [[0.5, 0.8, 1.5, 0.4, 0], [4.0, 0.2, 9.0, 0.01, 2]]
+            bound.signals[:] = [[0.5], [4.0]]
             try:
                 bound.run()
             except Exception as error:  # onnxruntime's exceptions share no public base class
