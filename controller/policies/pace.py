@@ -7,7 +7,7 @@ from speckv.controller.estimates import Ratio
 from speckv.controller.exploration import Exploration
 from speckv.controller.policy import Round
 
-MEMORY = 0.97
+MEMORY = 0.99
 """Weight that a round keeps per later round."""
 
 TRUST = 16.0
