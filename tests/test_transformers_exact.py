@@ -11,7 +11,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
 
 from speckv.controller.policies.fixed import FixedPolicy
-from speckv.controller.policy import Policy
+from speckv.controller.policy import Policy, Round
 from speckv.integrations.transformers import attach, attach_policy, stats
 
 PROMPTS = [prompt(5, 1), prompt(12, 2), prompt(40, 3)]
@@ -27,11 +27,54 @@ def test_every_fixed_gamma_and_random_ones(family: str, noise: float) -> None:
         for policy in (
             *policies,
             RandomPolicy(1),
-            RandomPolicy(2, per_token=False),
+            RandomPolicy(2, per_level=False),
+            RandomPolicy(4, per_level=False, asks=False),
             RandomPolicy(3, most=20),
         ):
             attach_policy(target, draft, policy)
             assert torch.equal(reference, greedy(target, inputs, assistant_model=draft)), policy
+
+
+class LeavesOut(Policy):
+    """Drafts ``depth`` levels and leaves out the newest; asked after the first only, it wants ``depth`` − 1."""
+
+    def __init__(self, depth: int, per_level: bool) -> None:
+        self.depth, self.per_level = depth, per_level
+
+    def begin(self, this: Round, room: int) -> int:
+        return room
+
+    def deepen(self, this: Round) -> int:
+        return self.depth - (len(this.levels) == self.depth or not self.per_level)
+
+
+@pytest.mark.parametrize("per_level", [True, False])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_the_newest_level_left_out(depth: int, per_level: bool) -> None:
+    target, draft = tiny_pair(noise=0.05)
+    rounds: list[Round] = []
+    attach_policy(target, draft, LeavesOut(depth, per_level), rounds.append)
+    for inputs in PROMPTS:
+        assert torch.equal(greedy(target, inputs), greedy(target, inputs, assistant_model=draft))
+    full = [one for one in rounds if one.position + depth < 40]
+    assert {len(one.levels) for one in full} == {depth if per_level else max(1, depth - 1)}
+    assert {one.gamma for one in full} == {depth - 1}
+    assert all(one.emitted == one.accepted[0] + 1 for one in full)
+    assert any(one.accepted[0] for one in full) == (depth > 1)
+
+
+def test_levels_before_the_newest_cannot_be_left_out() -> None:
+    """It would be a drawn token that is not verified because of those drawn after it."""
+    target, draft = tiny_pair(noise=0.05)
+
+    class Regrets(LeavesOut):
+        def deepen(self, this: Round) -> int:
+            return 0 if len(this.levels) == self.depth else self.depth
+
+    rounds: list[Round] = []
+    attach_policy(target, draft, Regrets(3, per_level=True), rounds.append)
+    assert torch.equal(greedy(target, PROMPTS[0]), greedy(target, PROMPTS[0], assistant_model=draft))
+    assert {one.gamma for one in rounds if len(one.levels) == 3} == {2}
 
 
 @pytest.mark.parametrize("settings", [{}, {"mode": "step"}, {"objective": "tokens"}, {"max_gamma": 20}, {"gamma": 3}])
@@ -84,15 +127,15 @@ def test_left_padding() -> None:
     assert stats(target).acceptance_rate > 0.3  # a draft that saw the padding would agree less
 
 
-@pytest.mark.parametrize("per_token", [True, False])
-def test_eos_in_the_middle_of_a_draft(per_token: bool) -> None:
+@pytest.mark.parametrize("asked", [{}, {"per_level": False}, {"per_level": False, "asks": False}])
+def test_eos_in_the_middle_of_a_draft(asked: dict[str, bool]) -> None:
     target, draft = tiny_pair(noise=0.02)
     long = greedy(target, PROMPTS[1], 40)[0, 12:].tolist()
     for place in (3, 7, 20):
         eos = long[place]
         reference = greedy(target, PROMPTS[1], eos_token_id=eos)
         for seed in range(4):
-            attach_policy(target, draft, RandomPolicy(seed, stop=0.05, per_token=per_token))
+            attach_policy(target, draft, RandomPolicy(seed, stop=0.05, **asked))
             found = greedy(target, PROMPTS[1], eos_token_id=eos, assistant_model=draft)
             assert torch.equal(reference, found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from speckv.controller.policy import Policy, Round
+from speckv.controller.policy import BEST, Level, Policy, Round
 from speckv.integrations.models.loading import perturbed
 
 transformers.logging.set_verbosity_error()
@@ -62,21 +61,39 @@ def greedy(model: Any, inputs: Any, tokens: int = 40, **more: Any) -> Any:
 
 
 class RandomPolicy(Policy):
-    """γ drawn from 0 … ``most`` every round, and, per token, a random stop: what any policy could do and worse."""
+    """At most 0 … ``most`` levels, drawn every round, and random stops: what any policy could do and worse.
 
-    def __init__(self, seed: int, most: int = 8, stop: float = 0.2, per_token: bool = True) -> None:
+    A stop verifies what there is, or leaves out the newest level. A policy that is asked after the first level only
+    (not ``per_level``) answers any number; one that is never asked (not ``asks``) drafts what it said.
+    """
+
+    def __init__(self, seed: int, most: int = 8, stop: float = 0.2, per_level: bool = True, asks: bool = True) -> None:
         self.random = random.Random(seed)
-        self.most, self.stop, self.per_token = most, stop, per_token
+        self.most, self.stop, self.per_level, self.asks = most, stop, per_level, asks
         self.rounds: list[Round] = []
 
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
         assert room >= 0
-        return min(self.random.randint(0, self.most), room)
+        self.limit = min(self.random.randint(0, self.most), room)
+        return self.limit
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        assert len(entropies) == len(confidences) >= 1
-        assert all(h > -1e-3 for h in entropies) and all(0 < p <= 1.0001 for p in confidences)
-        return self.random.random() >= self.stop
+    def deepen(self, this: Round) -> int:
+        assert self.asks and (self.per_level or len(this.levels) == 1)
+        assert len(this.levels) <= self.limit
+        check_level(this.levels[-1])
+        if not self.per_level:
+            return self.random.randint(0, self.limit)
+        if self.random.random() >= self.stop:
+            return self.limit
+        return len(this.levels) - self.random.randint(0, 1)
 
-    def observe(self, outcome: Round) -> None:
-        self.rounds.append(outcome)
+    def observe(self, this: Round) -> None:
+        self.rounds.append(this)
+
+
+def check_level(level: Level) -> None:
+    """Check that ``level`` may be one of one request: a possible entropy, and descending probabilities."""
+    assert level.shape == (1, 1 + BEST)
+    entropy, *best = level[0].tolist()
+    assert entropy > -1e-3 and sum(best) <= 1.0001
+    assert best == sorted(best, reverse=True) and best[0] > 0 and best[-1] >= 0

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from speckv.controller.cost import CostModel, Costs
+from speckv.controller.cost import CostModel
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
@@ -43,7 +44,7 @@ def attach(
     objective : ``"throughput"`` (tokens per second, our default) or ``"tokens"`` (tokens per step, the paper's).
     mode : ``"token"`` decides after every drafted token, ``"step"`` once before drafting. ``tokens`` is per step.
     gamma : a fixed γ instead of any controller.
-    max_gamma : the most tokens a round may draft, 1 … 20; by default 12, and 20 once a round of 12 was accepted whole.
+    max_gamma : the most tokens a round may draft, 1 … 20; by default 20.
     compression : ``fp16``, ``int8`` or ``nf4`` where it cannot be read from the target's configuration.
     costs : what forwards take here (``calibrate(target, draft)``); by default what ``speckv calibrate`` has remembered
         of this pair on this machine, else a guess from the models' sizes. The loop's own timings refine either.
@@ -63,7 +64,7 @@ def attach(
         level = compression_level(compression) if compression else detect_level(target.config)
         if costs is None:
             costs = remembered(target, draft) or Costs.from_sizes(_bytes(target), _bytes(draft))
-        policy = make_policy(loaded, objective, mode, level, CostModel(costs), gamma, max_gamma)
+        policy = make_policy(loaded, objective, mode, level, CostModel(costs), gamma, max_gamma, siblings=False)
     elif gamma is not None:
         raise SpecKVError("gamma and policy contradict each other; give one of them")
     attach_policy(target, draft, policy, listener, same_tokenizer)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from speckv.controller.calibration import read_costs, write_costs
-from speckv.controller.cost import LEAST_MS, Costs
+from speckv.controller.curve import LEAST_MS, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import processor, version
 from speckv.integrations.models.carried import Progress, cache_dir

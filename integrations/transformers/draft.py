@@ -142,6 +142,11 @@ class DraftModel:
         """The most tokens it can draft after a text of ``length``: its positions may end before the target's."""
         return max(0, self.facts.longest + 1 - length)
 
+    def stale(self, length: int) -> int:
+        """How many tokens of a text of ``length`` the cache will lack beyond the newest, which no cache has."""
+        kept = 0 if self.cached <= self.facts.restart < length else self.cached
+        return max(0, length - 1 - kept)
+
     def rewind(self, length: int) -> int:
         """Keep the cache's part of the first ``length`` − 1 tokens; return how many tokens the next step must feed."""
         if not self.kept or self.cached <= self.facts.restart < length:
