@@ -7,13 +7,16 @@ import math
 import pytest
 import torch
 
-from speckv.integrations.signals import pack, unpack
+from speckv.controller.policy import BEST
+from speckv.integrations.signals import pack
 
 
-def reference(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Entropy (nats) and top-1 probability of each row in float64, from the very values given."""
+def reference(logits: torch.Tensor) -> torch.Tensor:
+    """Entropy (nats) and the BEST probabilities of each row in float64, from the very values given."""
     p = logits.double().softmax(-1)
-    return torch.special.entr(p).sum(-1), p.amax(-1)
+    best = p.sort(descending=True).values[:, :BEST]
+    absent = torch.zeros(len(p), BEST - best.shape[1])
+    return torch.cat((torch.special.entr(p).sum(-1, keepdim=True), best, absent), dim=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -23,13 +26,11 @@ def test_float64_reference(dtype: torch.dtype, vocabulary: int, spread: float) -
     logits = (torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(0)) * spread).to(dtype)
     tokens = torch.arange(4)[:, None] + vocabulary - 4 if vocabulary > 4 else torch.zeros(4, 1, dtype=torch.long)
     packed = pack(tokens, logits)
-    assert packed.shape == (4, 3) and packed.dtype == torch.float32
-    entropies, confidences = reference(logits)
-    for number, row in enumerate(packed.tolist()):
-        token, entropy, confidence = unpack(row)
-        assert token == int(tokens[number])
-        assert entropy == pytest.approx(float(entropies[number]), rel=2e-5, abs=2e-5)
-        assert confidence == pytest.approx(float(confidences[number]), rel=2e-5)
+    assert packed.shape == (4, 2 + BEST) and packed.dtype == torch.float32
+    assert packed[:, :1].long().equal(tokens)
+    found, expected = packed[:, 1:].double(), reference(logits)
+    torch.testing.assert_close(found[:, 0], expected[:, 0], rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=2e-5, atol=1e-30)
 
 
 def test_masked_vocabulary() -> None:
@@ -37,11 +38,9 @@ def test_masked_vocabulary() -> None:
     logits[:, 10:] = -math.inf
     logits[2, 1:] = -math.inf
     before = logits.clone()
-    entropies, confidences = reference(logits[:, :10])
-    for number, row in enumerate(pack(torch.zeros(3, 1, dtype=torch.long), logits).tolist()):
-        _, entropy, confidence = unpack(row)
-        assert entropy == pytest.approx(float(entropies[number]), abs=1e-5)
-        assert confidence == pytest.approx(float(confidences[number]), rel=1e-5)
+    packed = pack(torch.zeros(3, 1, dtype=torch.long), logits)
+    torch.testing.assert_close(packed[:, 1:].double(), reference(logits[:, :10]), rtol=1e-5, atol=1e-5)
+    assert packed[2, 1:].tolist() == [0.0, 1.0, 0.0, 0.0, 0.0]
     assert torch.equal(before, logits)  # the loop goes on to use them
 
 
@@ -49,9 +48,8 @@ def test_masked_vocabulary() -> None:
 def test_what_has_no_signals_is_nan(bad: float) -> None:
     logits = torch.zeros(2, 8)
     logits[0, 3] = bad
-    rows = pack(torch.tensor([[5], [6]]), logits).tolist()
-    token, entropy, confidence = unpack(rows[0])
-    assert token == 5 and math.isnan(entropy) and math.isnan(confidence)
-    assert unpack(rows[1])[2] == pytest.approx(1 / 8)  # the other row is unharmed
-    nothing = unpack(pack(torch.tensor([[1]]), torch.full((1, 8), -math.inf)).tolist()[0])
-    assert math.isnan(nothing[1]) and math.isnan(nothing[2])
+    packed = pack(torch.tensor([[5], [6]]), logits)
+    assert packed[:, 0].tolist() == [5, 6]
+    assert packed[0, 1:].isnan().all()
+    assert packed[1, 2:].tolist() == pytest.approx([1 / 8] * BEST)  # the other row is unharmed
+    assert pack(torch.tensor([[1]]), torch.full((1, 8), -math.inf))[0, 1:].isnan().all()

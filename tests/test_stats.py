@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from speckv.controller.policy import Round
+import numpy as np
+
+from speckv.controller.policy import BEST, Request, Round
 from speckv.controller.stats import Stats
 
 
-def finished(drafted: int, accepted: int, emitted: int) -> Round:
+def finished(drafted: int, accepted: int | list[int], emitted: int, **more: Any) -> Round:
+    """A round of as many requests as ``accepted`` tells of, that verified all it drafted unless ``more`` denies it."""
+    each = [accepted] if isinstance(accepted, int) else accepted
     times = {"draft_ms": 2.0 * drafted, "verify_ms": 10.0, "decide_ms": 0.25}
-    return Round(0, [0.1] * drafted, [0.9] * drafted, accepted, emitted, **times)
+    settings = {"gamma": drafted, "accepted": each, "ranks": [0] * len(each), **times, **more}
+    levels = [np.zeros((len(each), 1 + BEST))] * drafted
+    return Round([Request() for _ in each], levels=levels, emitted=emitted, **settings)
 
 
 def totals(*rounds: Round) -> Stats:
@@ -38,6 +45,20 @@ def test_totals_by_hand() -> None:
     }
     assert list(stats.as_dict()["gammas"]) == ["0", "4", "10"]  # by number, not by letter
     assert json.loads(json.dumps(stats.as_dict())) == stats.as_dict()
+
+
+def test_a_level_that_was_not_verified_is_drafted_and_wasted() -> None:
+    stats = totals(finished(3, 2, 3, gamma=2), finished(1, 0, 1, gamma=0), finished(0, 0, 1, draft_ms=None))
+    assert (stats.drafted, stats.accepted, stats.wasted) == (4, 2, 2)
+    assert stats.gammas == {2: 1, 0: 2}
+    assert stats.draft_ms == 8.0
+
+
+def test_a_batch_counts_once_per_request() -> None:
+    stats = totals(finished(2, [2, 1, 0], 6))
+    assert (stats.rounds, stats.drafted, stats.accepted, stats.emitted) == (3, 6, 3, 6)
+    assert (stats.tokens_per_verify, stats.mean_gamma, stats.acceptance_rate) == (2.0, 2.0, 0.5)
+    assert stats.gammas == {2: 3} and stats.verify_ms == 10.0
 
 
 def test_nothing_yet_is_no_division_by_zero() -> None:
