@@ -48,11 +48,10 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
 
     def listen(outcome: Round) -> None:
         signals_ms, spent["signals"] = spent["signals"] * 1e3, 0.0
-        if outcome.drafted and not (outcome.verify_prefill or outcome.draft_prefill):
-            step = outcome.draft_ms + outcome.verify_ms + outcome.decide_ms
-            rows.append(
-                {"signals": signals_ms, "decisions": outcome.decide_ms, "step": step, "drafted": outcome.drafted}
-            )
+        drafted = len(outcome.levels)
+        if drafted and not (outcome.verify_prefill or outcome.draft_prefill):
+            step = (outcome.draft_ms or 0.0) + (outcome.verify_ms or 0.0) + outcome.decide_ms
+            rows.append({"signals": signals_ms, "decisions": outcome.decide_ms, "step": step, "drafted": drafted})
 
     loop.pack, observing.observe = timed_pack, timed_observe
     try:

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.policy import Policy, Round
+from speckv.controller.policy import BEST, Level, Policy, Request, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers import attach, attach_policy, detach
 from speckv.integrations.transformers.hook import attachment
 from speckv.integrations.transformers.loop import RoundListener
 
 PLAIN, STOCK = "plain", "hf-default"
+UNKNOWN: Level = np.zeros((1, 1 + BEST))
+"""The signals of what transformers' own loop drafts: that one does not tell them."""
 
 
 @dataclass
@@ -128,10 +131,12 @@ def counted_stock(target: PreTrainedModel, told: RoundListener) -> Iterator[None
             length, drafted = current.pop()
             told(
                 Round(
+                    [Request()],
                     position=length,
-                    entropies=[0.0] * drafted,
-                    confidences=[0.0] * drafted,
-                    accepted=int(num_matches),
+                    levels=[UNKNOWN] * drafted,
+                    gamma=drafted,
+                    accepted=[int(num_matches)],
+                    ranks=[0],
                     emitted=input_ids.shape[1] - length,
                 )
             )

@@ -18,7 +18,7 @@ from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.generation import counted_stock
 from speckv.benchmarks.machine import machine, versions
 from speckv.controller.policies.fixed import FixedPolicy
-from speckv.controller.policy import Policy
+from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers import attach_policy, detach
 from speckv.integrations.transformers.cache import new_cache
@@ -29,7 +29,10 @@ GAMMA, TOKENS, PROMPT = 4, 64, 32
 class ReadsSignals(FixedPolicy):
     """γ = 4 through the per-token path: every token's signals are read and a decision is asked for."""
 
-    per_token = True
+    asks = per_level = True
+
+    def deepen(self, this: Round) -> int:
+        return self.gamma
 
 
 def tiny_pair() -> tuple[Any, Any]:

@@ -15,7 +15,6 @@ from speckv.benchmarks.generation import Modes
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
-from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import Round
 from speckv.integrations.models import load_pair
 from speckv.integrations.transformers.calibrate import calibrate, remember, remembered
@@ -104,10 +103,9 @@ class Runner:
 
         def listen(outcome: Round) -> None:
             rounds.append(outcome)
-            ours = self.modes.policy(policy)
-            if isinstance(ours, ThroughputPolicy):
-                known = ((i, p) for i, p in ours.predicted if i < outcome.drafted)
-                predicted.extend((round(p, 4), outcome.accepted > i) for i, p in known)
+            said: dict[int, float] = getattr(outcome.notes, "asked", {})  # ours: by depth, before the level was there
+            accepted = outcome.accepted[0]
+            predicted.extend((round(p, 4), accepted >= j) for j, p in sorted(said.items()) if j <= outcome.gamma)
 
         done = self.modes.generate(policy, inputs, self.tokens, listen, streamer=arrivals, **self.settings)
         steady = [one for one in rounds if one.verify_ms and not (one.draft_prefill or one.verify_prefill)]
@@ -119,7 +117,10 @@ class Runner:
             "rounds": done.stats.rounds,
             "drafted": done.stats.drafted,
             "accepted": done.stats.accepted,
-            "gammas": [0] * len(done.tokens) if policy == PLAIN else [one.drafted for one in rounds],
-            "steps": [[o.drafted, o.accepted, round(o.draft_ms, 2), round(o.verify_ms, 2)] for o in steady],
+            "gammas": [0] * len(done.tokens) if policy == PLAIN else [len(one.levels) for one in rounds],
+            "steps": [
+                [one.gamma, one.accepted[0], round(one.draft_ms or 0.0, 2), round(one.verify_ms or 0.0, 2)]
+                for one in steady
+            ],
             **({"predicted": predicted} if policy == OURS else {}),
         }
