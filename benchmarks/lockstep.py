@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from speckv.controller.policy import Round
-from speckv.integrations.signals import pack, unpack
+from speckv.controller.steps import Step
+from speckv.integrations.signals import pack
 from speckv.integrations.transformers.cache import new_cache
 
 
@@ -57,7 +57,7 @@ def speculate(
     gamma: int,
     max_new_tokens: int,
     eos: frozenset[int],
-    report: Callable[[int, int, Round], None],
+    report: Callable[[int, int, Step], None],
 ) -> list[list[int]]:
     """Greedy draft-model speculation on ``prompts`` (1-d id tensors) until each has ``max_new_tokens`` or an EOS.
 
@@ -94,7 +94,6 @@ def speculate(
                     len(sequences[index]), drafted[row].tolist(), choices[row], signals[row], matched, eos
                 )
                 outcome.draft_ms, outcome.verify_ms = times
-                outcome.catch_up = pending[index]
                 report(index, len(active), outcome)
                 sequences[index] += tokens
                 pending[index] = 2 if matched == gamma else 1
@@ -124,8 +123,8 @@ def _draft(
     pending: Sequence[int],
     active: Sequence[int],
     gamma: int,
-) -> tuple[Tensor, list[list[tuple[int, float, float]]]]:
-    """Drafted ids (B, ``gamma``) and, per row, ``gamma`` triples (token, entropy, confidence)."""
+) -> tuple[Tensor, list[list[list[float]]]]:
+    """Drafted ids (B, ``gamma``) and, per row, ``gamma`` lists as ``signals.pack`` makes them."""
     device = model.mask.device
     tokens = torch.tensor([sequence[-widest:] for sequence in sequences], device=device)
     counts = torch.tensor([pending[index] for index in active], device=device)[:, None]
@@ -141,27 +140,26 @@ def _draft(
         valid = torch.ones_like(tokens)
         positions = lengths + step
     fetched = torch.stack(packed, dim=1)
-    signals = [[unpack(token) for token in row] for row in fetched.tolist()]
-    return fetched[..., 0].long(), signals
+    return fetched[..., 0].long(), fetched.tolist()
 
 
 def _outcome(
     position: int,
     drafted: list[int],
     choices: list[int],
-    signals: list[tuple[int, float, float]],
+    signals: list[list[float]],
     accepted: int,
     eos: frozenset[int],
-) -> tuple[Round, list[int], bool]:
+) -> tuple[Step, list[int], bool]:
     """The round, the tokens it emits and whether one of them ends the text."""
     stop = next((number + 1 for number, token in enumerate(drafted) if token in eos), len(drafted))
     tokens = [*drafted[:accepted], choices[accepted]]
     end = next((number + 1 for number, token in enumerate(tokens) if token in eos), None)
     tokens = tokens[:end]
-    outcome = Round(
+    outcome = Step(
         position=position,
-        entropies=[triple[1] for triple in signals[:stop]],
-        confidences=[triple[2] for triple in signals[:stop]],
+        entropies=[entropy for _, entropy, *_ in signals[:stop]],
+        confidences=[best for _, _, best, *_ in signals[:stop]],
         accepted=min(accepted, stop),
         emitted=len(tokens),
     )

@@ -17,8 +17,8 @@ from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import TASKS, Prompt
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, compression_level
-from speckv.controller.policy import Round
-from speckv.controller.records import Journal, Row, check_rows, make_row, write_records
+from speckv.controller.records import Journal, Row, check_rows, write_records
+from speckv.controller.steps import Step, make_row
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
 
@@ -135,7 +135,7 @@ class _Session:
         """Run a batch of one γ; the rows of each run."""
         rows: dict[Run, list[Row]] = {run: [] for run in runs}
 
-        def report(index: int, batch: int, outcome: Round) -> None:
+        def report(index: int, batch: int, outcome: Step) -> None:
             run, prompt = runs[index], prompts[index]
             constants = {**self.constants, "gamma": run.gamma, "task": prompt.task, "prompt_id": prompt.id}
             rows[run].append(make_row(outcome, constants | {"batch": batch}, len(rows[run])))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import COMPRESSION_LEVELS, ENTROPY_FEATURES, nats_in, summarize
+from speckv.controller.features import COMPRESSION_LEVELS, ENTROPY_FEATURES, nats_in
 
 PAPER_COLUMNS: dict[str, type] = {
     "compression": str,
@@ -64,27 +64,6 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 Row = dict[str, Any]
-
-
-def make_row(outcome: Any, run: Row, step: int) -> Row:
-    """The record of a finished round (``controller.policy.Round``) within ``run``'s constants."""
-    mean_entropy, mean_confidence, max_entropy, min_confidence = summarize(outcome.entropies, outcome.confidences)
-    return {
-        **run,
-        "step": step,
-        "accepted": outcome.accepted,
-        "acceptance_rate": outcome.accepted / outcome.drafted,
-        "tokens_produced": outcome.emitted,
-        "mean_draft_entropy": mean_entropy,
-        "mean_draft_confidence": mean_confidence,
-        "max_draft_entropy": max_entropy,
-        "min_draft_confidence": min_confidence,
-        "position": outcome.position,
-        "entropies": outcome.entropies,
-        "confidences": outcome.confidences,
-        "draft_ms": outcome.draft_ms,
-        "verify_ms": outcome.verify_ms,
-    }
 
 
 def problem(row: Row) -> str | None:

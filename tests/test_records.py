@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.policy import Round
 from speckv.controller.records import (
     COLUMNS,
     PAPER_COLUMNS,
@@ -24,10 +23,10 @@ from speckv.controller.records import (
     Row,
     as_stored,
     check_rows,
-    make_row,
     read_records,
     write_records,
 )
+from speckv.controller.steps import Step, make_row
 
 RUN: Row = {
     "compression": "nf4",
@@ -45,7 +44,7 @@ MISSING = object()
 
 def row(step: int = 0, gamma: int = 4, accepted: int = 2, drafted: int = 4) -> Row:
     confidences = [0.9 - 0.1 * number for number in range(drafted)]
-    outcome = Round(7, [1 - c for c in confidences], confidences, accepted, accepted + 1)
+    outcome = Step(7, [1 - c for c in confidences], confidences, accepted, accepted + 1)
     outcome.draft_ms, outcome.verify_ms = 12.5, 80.0
     return make_row(outcome, RUN | {"gamma": gamma}, step)
 
@@ -58,7 +57,7 @@ def valid_rows(draw: st.DrawFn) -> Row:
     confidences = draw(st.lists(st.floats(1e-6, 1.0), min_size=drafted, max_size=drafted))
     entropies = draw(st.lists(st.floats(0.0, 12.0), min_size=drafted, max_size=drafted))
     ended = accepted > 0 and draw(st.booleans())
-    outcome = Round(draw(st.integers(0, 10**6)), entropies, confidences, accepted, accepted + (not ended))
+    outcome = Step(draw(st.integers(0, 10**6)), entropies, confidences, accepted, accepted + (not ended))
     outcome.draft_ms, outcome.verify_ms = draw(st.floats(0, 1e6)), draw(st.floats(0, 1e6))
     run = RUN | {"gamma": gamma, "compression": draw(st.sampled_from(["fp16", "int8", "nf4"]))}
     return make_row(outcome, run | {"task": draw(st.text(max_size=5))}, draw(st.integers(0, 10**6)))
@@ -282,7 +281,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
 
 def test_rows_hold_what_a_round_told() -> None:
-    outcome = Round(33, [0.5, 1.5], [0.8, 0.2], accepted=1, emitted=2, draft_ms=4.0, verify_ms=9.0)
+    outcome = Step(33, [0.5, 1.5], [0.8, 0.2], accepted=1, emitted=2, draft_ms=4.0, verify_ms=9.0)
     made = make_row(outcome, RUN | {"gamma": 3}, step=6)
     assert json.loads(json.dumps(made)) == RUN | {
         "gamma": 3,
