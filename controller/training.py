@@ -187,7 +187,7 @@ def _correlation(predicted: NDArray[np.floating[Any]], rates: Array) -> float:
 
 
 def survival_metrics(predicted: NDArray[np.floating[Any]], features: Array, survived: NDArray[Any]) -> dict[str, Any]:
-    """How good probabilities (n,) are for SURVIVAL_FEATURES (n, 8) and what came of them (n,); also by what was asked."""
+    """How good probabilities (n,) were, given SURVIVAL_FEATURES (n, 8) and what came of them, also by mode."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     drafted, further = features[:, -2], features[:, -1]

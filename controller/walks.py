@@ -29,9 +29,9 @@ DRAFTED, FURTHER = np.array(
 class Text:
     """A text of N tokens, and the draft's run of up to D tokens from each of its positions.
 
-    ``matches`` (N,) counts the first tokens of each run that the target would accept, ``lengths`` (N,) the run's tokens;
-    ``entropies`` (nats) and ``confidences`` are (N, D), of any value beyond the length. ``level`` is the target's
-    compression (0, 1, 2).
+    ``matches`` (N,) counts the first tokens of each run that the target would accept, ``lengths`` (N,) all of its
+    tokens; ``entropies`` (nats) and ``confidences`` are (N, D), of any value beyond the length. ``level`` is the
+    target's compression (0, 1, 2).
     """
 
     prompt_id: str
@@ -74,7 +74,7 @@ def _examples(text: Text, generator: np.random.Generator) -> tuple[Array, NDArra
     prefixes = _prefixes(text)[places]  # (R, k, 3)
     lengths, matches = text.lengths[places], text.matches[places]
     deep = np.minimum(DRAFTED, prefixes.shape[1] - 1)
-    asked = (DRAFTED + FURTHER <= lengths[:, None]) & (prefixes[:, deep, 1] >= HOPELESS)
+    asked = (lengths[:, None] >= DRAFTED + FURTHER) & (prefixes[:, deep, 1] >= HOPELESS)
     rounds, questions = np.nonzero(asked)
     drafted, further = DRAFTED[questions], FURTHER[questions]
     level = np.full(len(rounds), text.level)
@@ -83,7 +83,7 @@ def _examples(text: Text, generator: np.random.Generator) -> tuple[Array, NDArra
 
 
 def _prefixes(text: Text) -> NDArray[np.float64]:
-    """Mean entropy, sum of ln confidence and maximal entropy of the first k = 0 … D tokens of each run, (N, D + 1, 3)."""
+    """(N, D + 1, 3): mean entropy, sum of ln confidence and largest entropy of the first k = 0 … D tokens of a run."""
     inside = np.arange(text.entropies.shape[1]) < text.lengths[:, None]
     entropies = np.where(inside, text.entropies, 0.0)
     logs = np.log(np.maximum(np.where(inside, text.confidences, 1.0), LEAST_CONFIDENCE))

@@ -39,7 +39,8 @@ def _onnxruntime() -> Any:
 class Bound:
     """Memory that a session reads and writes: ``signals`` (N, M), ``last`` and ``choices`` (K,), ``answers`` (N, K).
 
-    ``last`` is the last feature: the γ, or how much further. ``choices`` are the same as integers. ``run`` fills in the answers, ``total`` sums up the signals.
+    ``last`` are the last feature's values (γ, say), and ``choices`` the same as integers. ``run`` fills in the answers,
+    ``total`` sums up the signals.
     """
 
     run: Callable[[], None]
@@ -161,8 +162,7 @@ class Controller:
         bound = self._heads["acceptance_rate"].buffers(1, tuple(gammas))
         bound.signals[0] = (*signals, level)
         bound.run()
-        row: Floats = bound.answers[0]
-        return row
+        return bound.answers[0]  # type: ignore[no-any-return]
 
     def survival(self, prefixes: NDArray[np.float32], further: tuple[int, ...]) -> NDArray[np.float32]:
         """Predicted P(at least ``drafted`` + e tokens are accepted) by row and e of ``further`` (K,), (N, K).
@@ -195,9 +195,8 @@ class Controller:
         reached = np.minimum.accumulate(np.clip(marginals, 0, 1), axis=1)
         beyond = np.array(further)
         depths = np.maximum(drafted[:, None].astype(np.int64) + beyond, 1)
-        found = np.where(
-            drafted[:, None] > 0, np.take_along_axis(reached, depths - 1, axis=1), recent[:, None] ** beyond
-        )
+        found = np.take_along_axis(reached, depths - 1, axis=1)
+        found = np.where(drafted[:, None] > 0, found, recent[:, None] ** beyond)
         return found.astype(np.float32)
 
     def decide(
@@ -223,7 +222,7 @@ class Controller:
         else:
             best = best_for_throughput(bound.answers, bound.last, np.asarray(step_ms), rate)
         chosen: Ints = bound.choices[best]
-        # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
+        # A sum is finite where all is, and a NaN or an infinity never leaves one: cheaper than isfinite of each.
         if not math.isfinite(bound.total()):
             broken = ~np.isfinite(signals).all(axis=1)
             chosen[broken] = self.fallback_gamma

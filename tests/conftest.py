@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 
 import pytest
 from hypothesis import settings
-from simulation import make_synthetic_rows
+from synthetic import make_synthetic_rows
 
 from speckv.controller.records import Row
 

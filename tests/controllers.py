@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from simulation import make_synthetic_rows
+from synthetic import make_synthetic_rows, make_synthetic_texts
 
 from speckv.controller.training import Trained, train
 from speckv.export.artefact import Artefact, Metadata, make_artefact
@@ -18,11 +18,9 @@ GAMMAS = (2, 4, 6, 8)
 
 @cache
 def trained(estimator: str = "mlp16", survival: bool = True) -> Trained:
-    """Heads fitted to synthetic rows."""
-    rows = make_synthetic_rows(prompts=12)
-    if not survival:
-        rows = [{name: value for name, value in row.items() if name != "entropies"} for row in rows]
-    return train(rows, estimator=estimator)
+    """Heads fitted to synthetic rows and texts."""
+    texts = make_synthetic_texts(prompts=12) if survival else ()
+    return train(make_synthetic_rows(prompts=12), estimator=estimator, texts=texts)
 
 
 def metadata(heads: list[str], **changes: Any) -> Metadata:

@@ -69,8 +69,12 @@ def altered(good: bytes) -> Iterator[Case]:
         yield f"{name}.onnx", edit(good, change)
 
 
-def _weights(model: onnx.ModelProto, number: int) -> onnx.TensorProto:
-    return next(t for t in model.graph.initializer if t.name == f"acceptance_rate/constant{number}")
+def _weights(model: onnx.ModelProto, number: int, head: str = "acceptance_rate") -> onnx.TensorProto:
+    return next(t for t in model.graph.initializer if t.name == f"{head}/constant{number}")
+
+
+def _first_of(model: onnx.ModelProto, output: str) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.output[0].startswith(output))
 
 
 def _tensors() -> dict[str, Callable[[onnx.ModelProto], Any]]:
@@ -118,6 +122,7 @@ def _tensors() -> dict[str, Callable[[onnx.ModelProto], Any]]:
         "shape-transposed": shaped(16, 6),
         "shape-five-features": shaped(5, 16, content=bytes(4 * 5 * 16)),
         "shape-seven-features": shaped(7, 16, content=bytes(4 * 7 * 16)),
+        "shape-survival-of-six": _of_six,
         "shape-flat": shaped(96),
         "shape-3d": shaped(6, 16, 1),
         "shape-scalar": shaped(),
@@ -139,6 +144,13 @@ def _tensors() -> dict[str, Callable[[onnx.ModelProto], Any]]:
         "float-instead-of-raw": _as_float_data,
     }
     return cases
+
+
+def _of_six(model: onnx.ModelProto) -> None:
+    """The survival head with the acceptance head's features."""
+    _weights(model, 0, "survival").CopyFrom(numpy_helper.from_array(np.zeros((6, 16), "f4"), "survival/constant0"))
+    for attribute in _first_of(model, "survival/Scaler").attribute:
+        del attribute.floats[6:]
 
 
 def _as_float_data(model: onnx.ModelProto) -> None:
@@ -275,6 +287,11 @@ def _structure() -> dict[str, Callable[[onnx.ModelProto], Any]]:
         "self-cycle": lambda model: model.graph.node[15].input.__setitem__(0, model.graph.node[15].output[0]),
         "unknown-input": lambda model: model.graph.node[13].input.__setitem__(1, "nowhere"),
         "other-heads-weights": lambda model: model.graph.node[13].input.__setitem__(1, "survival/constant0"),
+        "other-heads-rows": lambda model: _first_of(model, "survival/Scaler").input.__setitem__(
+            0, "acceptance_rate/rows"
+        ),
+        "other-heads-shape": lambda model: model.graph.node[-1].input.__setitem__(1, "acceptance_rate/shape"),
+        "other-heads-signals": lambda model: _first_of(model, "survival/n").input.__setitem__(0, "signals"),
         "extra-input": lambda model: model.graph.node[15].input.append("signals"),
         "no-inputs": lambda model: model.graph.node[13].ClearField("input"),
         "extra-output": lambda model: model.graph.node[15].output.append("leak"),
@@ -289,6 +306,10 @@ def _structure() -> dict[str, Callable[[onnx.ModelProto], Any]]:
         "graph-input-wide": lambda model: model.graph.input[0].CopyFrom(info("signals", TensorProto.FLOAT, ["N", 6])),
         "graph-input-double": lambda model: model.graph.input[0].CopyFrom(
             info("signals", TensorProto.DOUBLE, ["N", 5])
+        ),
+        "graph-input-swapped": lambda model: model.graph.input.append(model.graph.input.pop(0)),
+        "graph-input-prefixes": lambda model: model.graph.input[2].CopyFrom(
+            info("prefixes", TensorProto.FLOAT, ["N", 5])
         ),
         "graph-output-extra": lambda model: model.graph.output.append(info("rows", TensorProto.FLOAT, ["R", 6])),
         "graph-output-missing": lambda model: model.graph.output.pop(),
@@ -346,7 +367,8 @@ def described(good: bytes) -> Iterator[Case]:
         "levels": {"compression_levels": {"fp16": 2, "int8": 1, "nf4": 0}},
         "schema-0": {"schema_version": 0},
         "schema-1": {"schema_version": 1},
-        "schema-text": {"schema_version": "2"},
+        "schema-2": {"schema_version": 2},
+        "schema-text": {"schema_version": "3"},
         "schema-huge": {"schema_version": 10**400},
         "heads-none": {"heads": []},
         "heads-unknown": {"heads": ["acceptance_rate", "shell"]},

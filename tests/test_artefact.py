@@ -67,26 +67,26 @@ def test_the_metadata_describes_the_controller(artefact: Artefact) -> None:
     metadata = artefact.metadata
     assert metadata.features == list(FEATURES) and metadata.units["mean_draft_entropy"] == "nats"
     assert metadata.compression_levels == {"fp16": 0, "int8": 1, "nf4": 2}
-    assert metadata.gammas == [2, 4, 6, 8] and metadata.schema_version == 2
+    assert metadata.gammas == [2, 4, 6, 8] and metadata.schema_version == 3
 
 
 def test_training_twice_writes_the_same_bytes(tmp_path: Path, synthetic_rows: list[Any]) -> None:
-    rows = [{name: value for name, value in row.items() if name != "entropies"} for row in synthetic_rows]
     for name in ("a", "b"):
-        heads = train(rows, seed=3).heads
+        heads = train(synthetic_rows, seed=3).heads
         write_artefact(to_onnx(heads), controllers.metadata(list(heads)), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_the_bytes_of_a_given_controller_are_pinned() -> None:
     """A file is refused unless rebuilding it gives the same model: so how it is built must not change unnoticed."""
-    network = Network(*(np.full(shape, 0.5, np.float32) for shape in ((6, 16), (16,), (16, 1), (1,))))
-    scaling = Scaling(np.ones(6, np.float32), np.full(6, 2, np.float32))
+    network = Network(*(np.full(shape, 0.5, np.float32) for shape in ((8, 16), (16,), (16, 1), (1,))), logistic=True)
+    scaling = Scaling(np.ones(8, np.float32), np.full(8, 2, np.float32))
     table = {"below": np.array([1, 0, 0]), "above": np.array([2, 0, 0]), "features": np.array([5, 0, 0])}
     forest = Forest(np.array([3]), thresholds=np.ones(3, np.float32), values=np.ones(2, np.float32), **table)
     line = Line(np.ones(6, np.float32), np.ones(1, np.float32))
-    heads = {"a": Head(network, scaling), "b": Head(forest), "c": Head(line)}
-    assert hashlib.sha256(serialized(assemble(heads, "{}"))).hexdigest()[:16] == "48b46cee7125f97f"
+    for estimator, digest in ((forest, "2ed0020af308b1d8"), (line, "69bd2ff7875e5637")):
+        heads = {"acceptance_rate": Head(estimator), "survival": Head(network, scaling)}
+        assert hashlib.sha256(serialized(assemble(heads, "{}"))).hexdigest()[:16] == digest
 
 
 def test_a_graph_taken_apart_and_assembled_is_the_same(controller: Controller) -> None:
@@ -181,8 +181,8 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_a_file_of_another_version_says_what_to_do(artefact: Artefact, tmp_path: Path) -> None:
-    metadata = controllers.metadata(["acceptance_rate", "survival"], schema_version=3)
-    with pytest.raises(SpecKVError, match="schema version 3, and this speckv reads 2; make the artefact again"):
+    metadata = controllers.metadata(["acceptance_rate", "survival"], schema_version=2)
+    with pytest.raises(SpecKVError, match="schema version 2, and this speckv reads 3; make the artefact again"):
         make_artefact(assemble(artefact.heads), metadata, "c.onnx")
 
 
@@ -232,9 +232,10 @@ def test_the_paper_s_rule_is_the_argmax_of_expected_tokens(controller: Controlle
     assert controller.decide(signals)[0] == (2, 4, 6, 8)[int(np.argmax(1 + rates * (2, 4, 6, 8)))]
 
 
-def sums(row: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """Any numbers as a prefix's signals: a sum of logarithms is not above 0, an acceptance within 0 … 1."""
-    return row[0], -abs(row[1]), row[2], min(1.0, abs(row[3]))
+def prefix(row: tuple[float, ...], drafted: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Any numbers as a prefix's features: a sum of logarithms is not above 0, an acceptance within 0 … 1."""
+    recent = min(1.0, abs(row[3]))
+    return np.array([[row[0], -abs(row[1]), row[2], recent, recent, 2, drafted]], np.float32)
 
 
 @given(st.lists(ROW, min_size=1, max_size=4), st.lists(st.integers(0, 64), min_size=1, max_size=4))
@@ -244,14 +245,16 @@ def test_any_finite_input_gives_probabilities_and_a_candidate(
     for row in rows:
         rates = controller.acceptance_rates(row[:4], 1, gammas)
         assert ((rates >= 0) & (rates <= 1)).all()
-        assert 0 <= controller.survival(sums(row), 2, gammas[0]) <= 1
+        survival = controller.survival(prefix(row, gammas[0]), tuple(range(5)))
+        assert ((survival >= 0) & (survival <= 1)).all() and (np.diff(survival) <= 0).all()
     assert set(controller.decide(np.array(rows, np.float32), gammas).tolist()) <= set(gammas)
 
 
 @given(ROW, st.integers(0, 64))
 def test_any_finite_input_gives_a_survival_probability(row: tuple[float, ...], drafted: int) -> None:
     controller = Controller(controllers.artefact())
-    assert 0 <= controller.survival(row[:4], 0, drafted) <= 1
+    survival = controller.survival(prefix(row, drafted), (0, 1, 64))
+    assert survival.shape == (1, 3) and ((survival >= 0) & (survival <= 1)).all()
 
 
 def test_numbers_at_their_limits_still_give_probabilities() -> None:
@@ -286,21 +289,26 @@ def test_a_row_that_is_not_finite_gets_the_fallback_and_one_warning(
     assert len([record for record in caplog.records if "not finite" in record.message]) == 1
 
 
-def test_survival_without_its_head_is_the_marginal_of_the_rates() -> None:
+def test_survival_without_its_head_is_by_the_marginals_of_the_rates() -> None:
     controller = Controller(controllers.artefact("ridge", survival=False))
-    assert controller.survival((0.0, 0.0, 0.0, 0.7), 1, 0) == 0.7  # before anything was drafted: the recent acceptance
-    for drafted in (1, 5):
-        confidence = math.exp(-2.0 / drafted)
-        signals = (1.0, confidence, 2.0, confidence)
-        rates = [float(rate) for rate in controller.acceptance_rates(signals, 1, (drafted, drafted + 1))]
-        marginal = min(1.0, max(0.0, (drafted + 1) * rates[1] - drafted * rates[0]))
-        assert math.isclose(controller.survival((1.0, -2.0, 2.0, 0.7), 1, drafted), marginal, abs_tol=1e-5)
+    prefixes = np.array([[0, 0, 0, 0.7, 0.6, 1, 0], [1.0, -2.0, 2.0, 0.7, 0.6, 1, 5]], np.float32)
+    answers = np.array(controller.survival(prefixes, (0, 1, 3)))
+    # before anything was drafted: the recent acceptance
+    np.testing.assert_allclose(answers[0], [1, 0.7, 0.7**3], rtol=1e-6)
+    confidence = math.exp(-2.0 / 5)
+    rates = [float(rate) for rate in controller.acceptance_rates((1.0, confidence, 2.0, confidence), 1, range(9))]
+    marginals = [min(1.0, max(0.0, j * rates[j] - (j - 1) * rates[j - 1])) for j in range(1, 9)]
+    np.testing.assert_allclose(answers[1], [min(marginals[:depth]) for depth in (5, 6, 8)], atol=1e-5)
+    for row in (0, 1):
+        np.testing.assert_array_equal(controller.survival(prefixes[row : row + 1], (0, 1, 3))[0], answers[row])
 
 
-def test_survival_with_its_head_is_the_classifier_s_probability() -> None:
+@pytest.mark.parametrize("rows", [1, 3])
+def test_survival_with_its_head_is_the_classifier_s_probability(rows: int) -> None:
     controller = Controller(controllers.artefact())
     classifier = controllers.trained().heads["survival"]
-    signals = (1.0, -0.6, 2.0, 0.3)
-    for drafted in (0, 3):
-        expected = classifier.predict_proba(np.array([[*signals, 1, drafted]], np.float32))[0, 1]
-        assert math.isclose(controller.survival(signals, 1, drafted), expected, abs_tol=1e-5)
+    prefixes = np.array([[1.0, -0.6, 2.0, 0.3, 0.5, 1, 3], [0, 0, 0, 0.9, 0.8, 2, 0]] * 2, np.float32)[:rows]
+    for further in ((0, 1, 2), (4,)):
+        pairs = np.array([[*prefix, e] for prefix in prefixes for e in further], np.float32)
+        expected = classifier.predict_proba(pairs)[:, 1].reshape(rows, len(further))
+        np.testing.assert_allclose(controller.survival(prefixes, further), expected, atol=1e-5)

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speckv.benchmarks.build import build
+from speckv.benchmarks.build import build, read_texts
 from speckv.benchmarks.prompts import load_prompts
-from speckv.benchmarks.traces import read_traces
 from speckv.controller.records import read_records
 from speckv.integrations.runtime import DEFAULT_ARTEFACT, Controller
 
 DATA = Path(__file__).parent.parent / "benchmarks" / "data"
-RECORDS, TRACES = DATA / "qwen2.5-coder.parquet", DATA / "train-bf16.parquet"
+RECORDS, TRACES = DATA / "qwen2.5-coder.parquet", sorted(DATA.glob("train-*.parquet"))
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +32,17 @@ def test_the_command_reproduces_it(remade: Path) -> None:
     generator = np.random.default_rng(0)
     for level in (0, 1, 2):
         for _ in range(50):
-            signals = tuple(generator.random(4) * [4, -1, 6, 1])
-            for head in (Controller.acceptance_rates, Controller.survival):
-                argument = (2, 4, 8) if head is Controller.acceptance_rates else 3
-                answers = [np.array(head(one, signals, level, argument)) for one in (shipped, again)]  # type: ignore[operator]
-                np.testing.assert_allclose(answers[0], answers[1], atol=0.02)
+            signals = generator.random(4) * [4, 1, 6, 1]
+            answers = [np.array(one.acceptance_rates(signals.tolist(), level, (2, 4, 8))) for one in (shipped, again)]
+            np.testing.assert_allclose(answers[0], answers[1], atol=0.02)
+            prefix = np.array([[*generator.random(5) * [4, -1, 6, 1, 1], level, 3]], np.float32)
+            answers = [np.array(one.survival(prefix, (0, 1, 4))) for one in (shipped, again)]
+            np.testing.assert_allclose(answers[0], answers[1], atol=0.02)
 
 
 def test_nothing_it_was_trained_on_is_held_out() -> None:
     trained_on = {row["prompt_id"] for row in read_records(RECORDS)}
-    trained_on |= {trace.prompt_id for trace in read_traces(TRACES)[0]}
+    trained_on |= {text.prompt_id for text in read_texts(TRACES)}
     assert trained_on <= {prompt.id for prompt in load_prompts("train")}
     assert not trained_on & {prompt.id for prompt in load_prompts("heldout")}
 
@@ -56,6 +56,15 @@ def test_it_knows_more_than_the_base_rate() -> None:
 
 def test_confident_drafts_survive() -> None:
     controller = Controller.load()
-    sure, unsure = (0.02, -0.02, 0.05, 0.9), (3.0, -2.2, 5.0, 0.5)
     for level in (0, 1, 2):
-        assert controller.survival(sure, level, 2) > 0.6 > 0.3 > controller.survival(unsure, level, 2)
+        prefixes = np.array(
+            [[0.02, -0.02, 0.05, 0.9, 0.9, level, 2], [3.0, -2.2, 5.0, 0.5, 0.5, level, 2]], dtype=np.float32
+        )
+        sure, unsure = controller.survival(prefixes, (0, 1))
+        assert sure.min() > 0.6 > 0.35 > unsure.max()
+
+
+def test_what_is_known_before_drafting_tells() -> None:
+    prefixes = np.array([[0, 0, 0, recent, recent, 0, 0] for recent in (0.3, 0.6, 0.9)], np.float32)
+    answers = Controller.load().survival(prefixes, (1, 4, 8))
+    assert (np.diff(answers, axis=0) > 0.05).all() and (np.diff(answers, axis=1) < 0).all()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.features import FEATURES, SIGNAL_FEATURES, compression_level, summarize
+from speckv.controller.features import FEATURES, SIGNAL_FEATURES, RecentAcceptance, compression_level, summarize
 
 SIGNALS = st.lists(st.tuples(st.floats(0, 12), st.floats(0, 1)), min_size=1, max_size=20)
 
@@ -57,3 +57,18 @@ def test_a_nan_anywhere_reaches_a_mean(pairs: list[tuple[float, float]], where: 
     signals = [list(column) for column in zip(*pairs, strict=True)]
     signals[0 if entropy else 1][where % len(pairs)] = math.nan
     assert math.isnan(summarize(*signals)[0 if entropy else 1])
+
+
+@given(st.lists(st.integers(0, 20).flatmap(lambda drafted: st.tuples(st.integers(0, drafted), st.just(drafted)))))
+def test_recent_acceptance_remembers_token_by_token(rounds: list[tuple[int, int]]) -> None:
+    recent = RecentAcceptance()
+    for accepted, drafted in rounds:
+        recent.add(accepted, drafted)
+    for (kept, weight), value in zip(((0.7, 4.0), (0.93, 8.0)), recent.values, strict=True):
+        hits, tried = 0.75 * weight, weight
+        for accepted, drafted in rounds:
+            for hit in [1.0] * accepted + [0.0] * (accepted < drafted):
+                hits, tried = kept * hits + hit, kept * tried + 1
+        assert value == pytest.approx(hits / tried) and 0 <= value <= 1
+    recent.restart()
+    assert recent.values == (0.75, 0.75)

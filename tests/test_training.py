@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from synthetic import make_synthetic_texts
 
 from speckv.controller.errors import SpecKVError
-from speckv.controller.policy import Round
-from speckv.controller.records import PAPER_COLUMNS, Row, make_row, read_records, write_records
+from speckv.controller.features import RecentAcceptance
+from speckv.controller.records import PAPER_COLUMNS, Row, read_records, write_records
+from speckv.controller.steps import Step, make_row
 from speckv.controller.training import (
     ESTIMATORS,
     Trained,
@@ -23,61 +24,77 @@ from speckv.controller.training import (
     fit,
     held_out,
     make_model,
-    survival_data,
+    survival_metrics,
     train,
 )
+from speckv.controller.walks import Text, survival_data, walk
 
 pytestmark = pytest.mark.filterwarnings("error:Stochastic Optimizer")  # no wall of text for a user
 
 
 @pytest.fixture(scope="module")
 def trained(synthetic_rows: list[Row]) -> Trained:
-    return train(synthetic_rows, seed=3)
+    return train(synthetic_rows, seed=3, texts=make_synthetic_texts(24))
 
 
 def row(step: int, entropies: list[float], confidences: list[float], accepted: int, **changes: Any) -> Row:
     run = {"compression": "int8", "gamma": 3, "task": "math", "prompt_id": "p", "target": "t", "draft": "d"}
-    return make_row(Round(0, entropies, confidences, accepted, accepted + 1), run | changes, step)
+    return make_row(Step(0, entropies, confidences, accepted, accepted + 1), run | changes, step)
 
 
-def test_examples_of_two_tiny_rounds_by_hand() -> None:
-    rows = [row(0, [1.0, 3.0, 0.5], [0.5, 0.25, 0.75], 1), row(1, [0.5, 0.25], [1.0, 0.5], 2)]
-    features, survived, prompts = survival_data(rows)
-    logs = [math.log(0.5), math.log(0.5 * 0.25)]
-    tried = 0.8 * 4 + 2  # the first round: one of two tokens that followed accepted ones
-    expected = [
-        # mean entropy, Σ ln confidence, max entropy, recent acceptance, level, drafted
-        [0.0, 0.0, 0.0, 0.75, 1, 0],
-        [1.0, logs[0], 1.0, 0.75, 1, 1],
-        [2.0, logs[1], 3.0, 0.75, 1, 2],
-        [0.0, 0.0, 0.0, (0.8 * 3 + 1) / tried, 1, 0],
-        [0.5, 0.0, 0.5, (0.8 * 3 + 1) / tried, 1, 1],  # no prefix of two: whether a third survives is not known
-    ]
-    np.testing.assert_allclose(features, expected, rtol=1e-6)
-    assert survived.tolist() == [1, 0, 0, 1, 1]  # accepted > 0, > 1, > 2 of 1; > 0, > 1 of 2
-    assert prompts == ["p"] * 5
-    assert (features.dtype, survived.dtype) == (np.float32, np.int64)
+def text(confidences: list[list[float]], matches: list[int], level: int = 1, prompt_id: str = "p") -> Text:
+    """A text whose entropies are 1 − confidence; runs shorter than the longest are filled up with NaN."""
+    longest = max(map(len, confidences))
+    filled = np.array([run + [np.nan] * (longest - len(run)) for run in confidences], np.float32)
+    return Text(prompt_id, level, np.array(matches), np.array([len(run) for run in confidences]), 1 - filled, filled)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [{"prompt_id": "q"}, {"compression": "nf4"}, {"gamma": 4}, {"target": "u"}, {"target_dtype": "float16"}],
-)
-def test_the_round_before_must_be_of_the_same_generation(other: Row) -> None:
-    before, after = row(0, [1.0], [0.5], 0), row(1, [0.5], [0.75], 1)
+def test_the_examples_of_a_tiny_text_by_hand() -> None:
+    tiny = text([[0.5, 0.25, 0.75], [0.5], [0.25]], [1, 1, 0])
+    features, accepted, prompts = survival_data([tiny])
+    first = features[:, 3] == 0.75
+    logs = np.log([0.5, 0.5 * 0.25, 0.5 * 0.25 * 0.75])
+    expected = {
+        # mean entropy, Σ ln confidence, largest entropy, acceptances, level, drafted, further: whether of the first run
+        **{(0, 0, 0, 0.75, 0.75, 1, 0, further): further <= 1 for further in (1, 2, 3)},
+        **{(0.5, logs[0], 0.5, 0.75, 0.75, 1, 1, further): further <= 0 for further in (0, 1, 2)},
+        **{(0.625, logs[1], 0.75, 0.75, 0.75, 1, 2, further): False for further in (0, 1)},
+        (0.5, logs[2], 0.75, 0.75, 0.75, 1, 3, 0): False,
+    }
+    told = dict(zip(map(tuple, features[first].tolist()), accepted[first].tolist(), strict=True))
+    assert len(told) == len(expected)
+    for example, label in expected.items():
+        near = [one for one in told if np.allclose(one, example, atol=1e-6)]
+        assert len(near) == 1 and told[near[0]] == label, example
+    assert set(prompts) == {"p"} and len(prompts) == len(features) == len(accepted)
+    assert (features.dtype, accepted.dtype) == (np.float32, np.int64)
 
-    def recent(rows: list[Row]) -> float:
-        return float(survival_data(rows)[0][-1, 3])
 
-    assert recent([before, after]) == pytest.approx(0.8 * 3 / (0.8 * 4 + 1))
-    assert recent([before, after | other]) == 0.75
-    assert recent([before, after | {"step": 2}]) == 0.75
-    assert recent([after, before]) == 0.75
+def test_a_walk_goes_on_behind_the_target_s_own_token_and_remembers() -> None:
+    (one,) = make_synthetic_texts(1, tokens=200)
+    features, _, _ = survival_data([one], seed=7)
+    generator = np.random.default_rng(7)
+    expected = set()
+    for mean in (2.0, 4.0, 6.0, 10.0):
+        recent, place = RecentAcceptance(), 0
+        for start, accepted, drafted in walk(one, mean, generator):
+            assert start == place and 1 <= drafted <= one.lengths[start]
+            assert accepted == min(drafted, one.matches[start])
+            expected.add(tuple(np.array(recent.values, np.float32).tolist()))
+            recent.add(accepted, drafted)
+            place += accepted + 1
+        assert place >= 200
+    assert {tuple(values) for values in features[:, 3:5].tolist()} == expected
 
 
 def test_prefixes_without_hope_teach_nothing() -> None:
-    rows = [row(0, [1.0] * 4, [0.5, 0.05, 0.5, 0.5], 0, gamma=4)]  # after two, 0.025 are left; after three, 0.0125
-    assert survival_data(rows)[0][:, 5].tolist() == [0, 1, 2]
+    hopeless = text([[0.5, 0.05, 0.5, 0.5]], [0])  # after two, 0.025 are left; after three, 0.0125
+    assert set(survival_data([hopeless])[0][:, 6].tolist()) == {0, 1, 2}
+
+
+def test_a_confidence_of_zero_is_cut() -> None:
+    features = survival_data([text([[0.0, 0.5]], [0])])[0]
+    assert np.isfinite(features).all() and set(features[:, 6].tolist()) == {0}
 
 
 def test_rates_of_whole_rounds() -> None:
@@ -106,22 +123,26 @@ def test_too_few_prompts_to_split() -> None:
         train([row(0, [0.5, 0.5], [0.5, 0.5], 1, prompt_id=str(number % 4)) for number in range(20)])
 
 
-def test_records_that_teach_nothing_are_refused() -> None:
+def test_texts_that_teach_nothing_are_refused() -> None:
     rows = [row(0, [0.1 * n] * 3, [0.9, 0.9, 0.1 * n], 3, prompt_id=str(n)) for n in range(1, 10)]
+    texts = [text([[0.9], [0.5]], [1, 1], prompt_id=str(n)) for n in range(9)]
     with pytest.raises(SpecKVError, match="drafted tokens were always accepted, or never"):
-        train(rows)
+        train(rows, texts=texts)
 
 
 def test_both_heads_learn_and_say_how_well(trained: Trained, synthetic_rows: list[Row]) -> None:
     assert set(trained.heads) == {"acceptance_rate", "survival"}
     survival = trained.report["metrics"]["survival"]
+    assert set(survival["test_log_loss_by_mode"]) == {
+        *("before_drafting", "first_token", "next_token", "drafted_so_far", "further_ahead")
+    }
     assert survival["test_log_loss"] < 0.95 * survival["test_log_loss_of_the_base_rate"]
     assert survival["test_auc"] > 0.65
     assert survival["test_mean_predicted"] == pytest.approx(survival["test_mean_survived"], abs=0.1)
     rates = [one["acceptance_rate"] for one in synthetic_rows]
     assert trained.report["metrics"]["acceptance_rate"]["test_mse"] < float(np.var(rates))
     assert trained.report["metrics"]["acceptance_rate"]["test_corr"] > 0.3
-    sure, unsure = [[0.1, -0.06, 0.15, 0.9, 0, 2], [2.0, -2.5, 2.8, 0.5, 0, 2]]
+    sure, unsure = [[0.1, -0.06, 0.15, 0.9, 0.9, 0, 2, 1], [2.0, -2.5, 2.8, 0.5, 0.5, 0, 2, 1]]
     high, low = trained.heads["survival"].predict_proba(np.array([sure, unsure], dtype=np.float32))[:, 1]
     assert high > low + 0.2
 
@@ -136,11 +157,12 @@ def test_rates_that_never_vary_correlate_with_nothing() -> None:
 def test_the_report_says_what_was_trained_on(trained: Trained, synthetic_rows: list[Row]) -> None:
     report = json.loads(json.dumps(trained.report))
     assert (report["rows"], report["prompts"], report["seed"]) == (len(synthetic_rows), 24, 3)
-    assert report["data_sha256"] == digest(synthetic_rows)
+    assert report["texts"] == 24
+    assert report["data_sha256"] == digest(synthetic_rows, make_synthetic_texts(24)) != digest(synthetic_rows)
 
 
 def test_the_report_says_whether_training_ended_by_itself(synthetic_rows: list[Row]) -> None:
-    report = train(synthetic_rows, estimator="rf10").report
+    report = train(synthetic_rows, estimator="rf10", texts=make_synthetic_texts(6)).report
     assert report["converged"]["acceptance_rate"] is True  # a forest always does
     assert isinstance(report["converged"]["survival"], bool)
     model = fit(make_model("neural_network.MLPRegressor", {"max_iter": 2}, 0), *acceptance_data(synthetic_rows))
@@ -151,22 +173,41 @@ def test_the_report_says_whether_training_ended_by_itself(synthetic_rows: list[R
 
 
 def test_the_same_seed_gives_the_same_numbers(synthetic_rows: list[Row]) -> None:
-    first, again, other = (train(synthetic_rows[:40], seed) for seed in (3, 3, 4))
+    first, again, other = (train(synthetic_rows[:40], seed, texts=make_synthetic_texts(6)) for seed in (3, 3, 4))
     features, _ = acceptance_data(synthetic_rows)
+    asked = survival_data(make_synthetic_texts(2))[0]
     for predict in (
         lambda found: found.heads["acceptance_rate"].predict(features),
-        lambda found: found.heads["survival"].predict_proba(features)[:, 1],
+        lambda found: found.heads["survival"].predict_proba(asked)[:, 1],
     ):
         assert np.array_equal(predict(again), predict(first))
         assert not np.array_equal(predict(other), predict(first))
     assert again.report == first.report
 
 
-def test_the_papers_columns_alone_train_the_papers_head(synthetic_rows: list[Row]) -> None:
-    for left_out in ("entropies", "confidences", "prompt_id"):
-        rows = [dict(one) for one in synthetic_rows[:40]]
-        del rows[-1][left_out]
+def test_without_texts_only_the_papers_head_is_trained(synthetic_rows: list[Row]) -> None:
+    for left_out in (None, "entropies", "prompt_id"):
+        rows = [{name: value for name, value in one.items() if name != left_out} for one in synthetic_rows[:40]]
         assert set(train(rows).heads) == {"acceptance_rate"}
+
+
+def test_a_level_that_was_not_traced_changes_nothing() -> None:
+    texts = [one for one in make_synthetic_texts(24) if one.level == 0]
+    rows = [row(n, [0.1 * n] * 2, [0.9, 0.1 * n], n % 2, prompt_id=str(n)) for n in range(1, 10)]
+    head = train(rows, texts=texts).heads["survival"]
+    asked = survival_data(texts[:1])[0]
+    elsewhere = asked.copy()
+    elsewhere[:, 5] = 2
+    assert np.array_equal(head.predict_proba(asked), head.predict_proba(elsewhere))
+
+
+def test_losses_by_mode_by_hand() -> None:
+    features = np.zeros((4, 8), np.float32)
+    features[:, 6:] = [(0, 1), (1, 1), (2, 0), (1, 3)]
+    modes = survival_metrics(np.array([0.5, 0.8, 0.9, 0.4]), features, np.array([1, 1, 0, 0]))["test_log_loss_by_mode"]
+    logs = -np.log([0.5, 0.8, 0.1, 0.6])
+    expected = [logs[0], (logs[1] + logs[3]) / 2, logs[1], logs[2], logs[3]]
+    assert list(modes.values()) == pytest.approx(expected)
 
 
 def test_the_digest_is_that_of_what_is_stored(synthetic_rows: list[Row], tmp_path: Path) -> None:
@@ -197,3 +238,13 @@ def test_the_digest_sees_every_value_and_the_order(synthetic_rows: list[Row]) ->
         rows[:2],
     ]
     assert len({digest(some) for some in (rows, *changed)}) == len(changed) + 1
+
+
+def test_the_digest_sees_texts_but_not_what_fills_them_up() -> None:
+    one = text([[0.5, 0.25, 0.75], [0.5]], [1, 1])
+    filled = text([[0.5, 0.25, 0.75], [0.5]], [1, 1])
+    filled.confidences[1, 1:] = 7.0
+    others = [text([[0.5, 0.25, 0.75], [0.25]], [1, 1]), text([[0.5, 0.25, 0.75], [0.5]], [0, 1])]
+    others += [text([[0.5, 0.25, 0.75], [0.5]], [1, 1], level=2), text([[0.5, 0.25, 0.75], [0.5]], [1, 1], 1, "q")]
+    assert digest([], [one]) == digest([], [filled])
+    assert len({digest([], [other]) for other in (one, *others)}) == 5
