@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("sglang")
 from sglang_models import CONTEXT, requests, save_pair
 
 from speckv.benchmarks.bench.sglang_server import Server
-from speckv.integrations.sglang.mailbox import Mailbox
+from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.timing import Stopwatch
 from speckv.integrations.signals import pack
 
@@ -23,17 +24,13 @@ pytestmark = [
 ]
 
 
-class Holder:
-    """Stands for a request."""
-
-
-def test_signals_arrive_without_waiting() -> None:
-    mailbox, requests_ = Mailbox(wait=False), [Holder()]
+def test_posting_signals_waits_for_nothing_and_reading_does() -> None:
     logits = torch.zeros(1, 4, device="cuda")
-    mailbox.send_first(requests_, pack(logits.argmax(-1, keepdim=True), logits)[:, None])
-    torch.cuda.synchronize()
-    mailbox.collect()
-    assert mailbox.firsts[requests_[0]][1] == pytest.approx(0.25)
+    start = time.perf_counter()
+    torch.cuda._sleep(1_000_000_000)
+    letter = Letter(pack(logits.argmax(-1, keepdim=True), logits))
+    assert time.perf_counter() - start < 0.2
+    assert letter.read()[0, 1] == pytest.approx(0.25)
 
 
 def test_times_are_those_of_the_device() -> None:

@@ -10,18 +10,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from speckv.controller.cost import Costs
-from speckv.controller.policies.batch import BatchRound
-from speckv.controller.policies.batch_throughput import ThroughputBatchPolicy
+from speckv.controller.cost import CostModel
+from speckv.controller.curve import Costs
+from speckv.controller.policies.fixed import FixedPolicy
+from speckv.controller.policies.throughput import ThroughputPolicy
+from speckv.controller.policy import Policy, Request, Round
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config, LaunchError, ceiling, load_controller, read_config
+from speckv.integrations.sglang.decisions import UNKNOWN, Decisions
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.sglang.mailbox import Mailbox
+from speckv.integrations.sglang.letter import Letter
+from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.timing import Stopwatch
 from speckv.integrations.signals import pack
 
 
@@ -101,65 +107,155 @@ class TestDraftCache:
     rows = torch.tensor([1, 2])
     table = torch.tensor([[0] * 6, [1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]])
 
-    def requests(self) -> list[Any]:
-        return [Holder(), Holder()]
-
     def test_nothing_missed_nothing_to_do(self) -> None:
-        cache, requests = DraftCache(16, "cpu"), self.requests()
-        cache.wrote(torch.tensor([1, 2, 7]), requests)
-        assert cache.behind(requests) == 0 and cache.starts(self.table, self.rows, [2, 1]) == [2, 1]
+        cache, request = DraftCache(16, "cpu"), Request()
+        cache.wrote(torch.tensor([1, 2, 7]), [request])
+        assert request.stale == 0 and cache.starts(self.table, self.rows, [2, 1]) == [2, 1]
 
     def test_all_after_the_first_stale_slot_is_stale(self) -> None:
-        cache, requests = DraftCache(16, "cpu"), self.requests()
+        cache, requests = DraftCache(16, "cpu"), [Request(), Request()]
         cache.wrote(self.table[self.rows, :].flatten(), requests)
         cache.missed(torch.tensor([3, 12]), requests, [1, 1])
         assert cache.starts(self.table, self.rows, [6, 6]) == [2, 5]
         assert cache.starts(self.table, self.rows, [2, 5]) == [2, 5]
-        assert cache.behind(requests) == 2
+        cache.missed(torch.tensor([4]), requests[:1], [1])
+        assert [request.stale for request in requests] == [2, 1]
 
     def test_a_slot_stays_stale_for_who_inherits_it(self) -> None:
-        cache, requests = DraftCache(16, "cpu"), self.requests()
-        cache.wrote(self.table[1], requests[:1])
-        cache.missed(torch.tensor([4]), requests[:1], [1])
+        cache, request = DraftCache(16, "cpu"), Request()
+        cache.wrote(self.table[1], [request])
+        cache.missed(torch.tensor([4]), [request], [1])
         heir = torch.tensor([[1, 2, 3, 4, 13, 14]])
         assert cache.starts(heir, torch.tensor([0]), [4]) == [3]
-        cache.wrote(torch.tensor([4, 5, 6]), requests[:1])
-        assert cache.starts(heir, torch.tensor([0]), [4]) == [4] and cache.behind(requests) == 0
+        cache.wrote(torch.tensor([4, 5, 6]), [request])
+        assert cache.starts(heir, torch.tensor([0]), [4]) == [4] and request.stale == 0
 
 
 class Holder:
-    """Stands for a request: hashable, weakly referable."""
+    """Stands for a request of SGLang: hashable, weakly referable."""
+
+    def __init__(self) -> None:
+        self.origin_input_ids, self.output_ids = [5, 6, 7], [8]
+
+    def finished(self) -> bool:
+        return False
 
 
-def test_signals_reach_their_request() -> None:
-    mailbox, requests = Mailbox(wait=True), [Holder(), Holder()]
-    logits = torch.tensor([[0.0, 0.0], [9.0, -9.0]])
-    packed = pack(logits.argmax(-1, keepdim=True), logits)
-    mailbox.send_first(requests, packed[:, None])
-    assert mailbox.firsts[requests[0]] == pytest.approx((math.log(2), 0.5))
-    assert mailbox.firsts[requests[1]][1] == pytest.approx(1.0)
-    mailbox.send_rest(requests, packed.flip(0)[:, None])
-    assert mailbox.previous[requests[0]] == pytest.approx((math.log(2) / 2, 0.75, math.log(2), 0.5), abs=1e-4)
+def posted(*probabilities: float) -> Letter:
+    """Signals of one draft token per request; ``probabilities`` are those of the first of two tokens."""
+    logits = torch.tensor([[math.log(p), math.log(1 - p)] for p in probabilities])
+    return Letter(pack(logits.argmax(-1, keepdim=True), logits))
+
+
+def test_signals_are_copied_when_they_are_posted() -> None:
+    recorded = torch.tensor([[3.0, 0.5, 0.6, 0.2, 0.1, 0.0]])
+    letter = Letter(recorded)
+    recorded.zero_()
+    assert letter.read().tolist() == [pytest.approx([0.5, 0.6, 0.2, 0.1, 0.0])]
+
+
+class Deep(Policy):
+    """Keeps the rounds that it was asked about and told of."""
+
+    def __init__(self, answers: list[int], per_level: bool = False) -> None:
+        self.answers, self.per_level = answers, per_level
+        self.asked: list[list[float]] = []
+        self.told: list[Round] = []
+
+    def begin(self, this: Round, room: int) -> int:
+        return self.answers.pop(0)
+
+    def deepen(self, this: Round) -> int:
+        self.asked.append(this.levels[-1][:, 1].tolist())
+        return self.answers.pop(0)
+
+    def observe(self, this: Round) -> None:
+        self.told.append(this)
+
+
+def decisions(policy: Policy) -> Decisions:
+    return Decisions(policy, Ranks(), Stopwatch("cpu"), Metrics(False, {}, 1000))
+
+
+class TestDecisions:
+    def test_a_round_is_told_as_it_was(self) -> None:
+        policy = Deep([8, 5])
+        deciding, requests = decisions(policy), [Holder(), Holder()]
+        known, _ = deciding.served(requests)
+        known.first, known.stale = (posted(0.2, 0.9), 1), 3
+        assert deciding.begin(requests, [0, 2, 4, 6]) == 6
+        deciding.mark("begun")
+        deciding.mark("caught_up")
+        assert deciding.first(requests) == 4, "rounded down to a width"
+        assert policy.asked == [[pytest.approx(0.9), pytest.approx(UNKNOWN[1])]]
+        assert deciding.round is not None
+        this = deciding.round.this
+        this.gamma, deciding.round.rest = 4, Letter(torch.full((2, 3, 6), 0.25))
+        for point in ("drafted", "verified", "extended"):
+            deciding.mark(point)
+        policy.answers.append(0)
+        assert deciding.begin(requests, [0, 2, 4, 6]) == 0, "the next one begins before this one has ended"
+        assert deciding.finish([4, 1]) == requests and policy.told == [this]
+        assert (this.position, this.emitted, this.ranks, len(this.levels), this.resting) == (4, 7, [0, 0], 4, False)
+        assert None not in (this.draft_ms, this.verify_ms, this.extend_ms) and this.decide_ms > 0
+        assert known.last is not None and known.last[:, 1].tolist() == pytest.approx([0.9, 0.25, 0.25, 0.25])
+        assert known.recent.values > deciding.served(requests)[1].recent.values
+        assert deciding.finish([0, 0]) == requests and policy.told[1].resting and policy.told[1].draft_ms is None
+        assert known.last is not None and not policy.told[1].levels and not deciding.finish([])
+
+    def test_every_level_is_asked_about(self) -> None:
+        policy = Deep([6, 6, 6, 2], per_level=True)
+        deciding, requests = decisions(policy), [Holder()]
+        deciding.served(requests)[0].first = posted(0.8), 0
+        assert deciding.begin(requests, range(8)) == 6 and deciding.first(requests) == 6
+        assert deciding.deepen(posted(0.7).read()) == 6 and deciding.deepen(posted(0.4).read()) == 2
+        assert deciding.round is not None
+        deciding.round.this.gamma = 2
+        deciding.finish([2])
+        assert [asked[0] for asked in policy.asked] == pytest.approx([0.8, 0.7, 0.6])
+        assert len(policy.told[0].levels) == 3 and policy.told[0].accepted == [2]
+
+    def test_what_does_not_ask_is_told_the_signals_all_the_same(self) -> None:
+        deciding, requests = decisions(FixedPolicy(3)), [Holder()]
+        served = deciding.served(requests)[0]
+        served.first = posted(0.8), 0
+        assert deciding.begin(requests, [0, 2, 4]) == 2 and deciding.first(requests) == 2
+        assert deciding.round is not None
+        deciding.round.this.gamma, deciding.round.rest = 2, Letter(torch.full((1, 1, 6), 0.25))
+        served.first = posted(0.5), 0  # of the round after, before this one is finished
+        deciding.finish([0])
+        assert served.last is not None and served.last[:, 1].tolist() == pytest.approx([0.8, 0.25])
+
+    def test_a_request_that_is_gone_is_forgotten(self) -> None:
+        deciding, requests = decisions(FixedPolicy(3)), [Holder()]
+        deciding.served(requests)
+        assert len(deciding._served) == 1
+        requests.clear()
+        assert len(deciding._served) == 0
 
 
 def _rank(rank: int, address: str, results: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     group = SimpleNamespace(world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD)
     ranks = Ranks(group)
-    policy = ThroughputBatchPolicy(Controller.load(), 0, Costs.linear(1.0, 20.0))
-    taken = []
+    policy = ThroughputPolicy(Controller.load(), 0, CostModel(Costs.linear(1.0, 20.0), extends=True), siblings=False)
+    requests, taken = [Request(), Request()], []
     for turn in range(40):  # signals that differ on purpose: alone, the ranks would draft differently
         confidence = 0.98 if (turn + rank) % 2 else 0.02
-        taken.append(ranks.agree(lambda: policy.begin(2, 0, [None, None])))
-        outcome = BatchRound(2, accepted=[0, 1], draft_ms=1.0, verify_ms=20.0, extend_ms=1.0 + 30 * rank)
-        signals = [[5 * (1 - confidence)]] * 2, [[confidence]] * 2
-        going = bool(ranks.agree(lambda signals=signals: policy.first(*signals)))
-        while going and outcome.drafted < 8:
-            outcome.drafted += 1
-            lists = [[5 * (1 - confidence)] * outcome.drafted] * 2, [[confidence] * outcome.drafted] * 2
-            going = bool(ranks.agree(lambda lists=lists: policy.more(*lists)))
-        taken.append(outcome.drafted)
-        policy.observe(outcome)
+        this = Round(requests)
+        most = wanted = ranks.agree(lambda this=this: policy.begin(this, 8))
+        taken.append(most)
+        while wanted > len(this.levels) or (most and not this.levels):
+            level = np.array([[5 * (1 - confidence), confidence, 0.0, 0.0, 0.0]] * 2)
+            this.levels.append(level)
+            wanted = ranks.agree(lambda this=this: policy.deepen(this))
+        this.gamma = min(wanted, len(this.levels))
+        taken.append(this.gamma)
+        this.accepted, this.ranks = [0, min(1, this.gamma)], [0, 0]
+        this.emitted, this.resting = sum(this.accepted) + 2, not most
+        this.draft_ms, this.verify_ms, this.extend_ms = 1.0, 20.0, 1.0 + 30 * rank
+        policy.observe(this)
+        this.remember()
     results.put((rank, taken, ranks.decides))
     torch.distributed.destroy_process_group()
 

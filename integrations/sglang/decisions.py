@@ -1,4 +1,4 @@
-"""Between SGLang's round and a batch policy: asks on rank 0, tells all ranks, and reports what came of it."""
+"""Between SGLang's round and the policy: asks on rank 0, tells all ranks, and reports what came of it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from speckv.controller.cost import Costs
-from speckv.controller.policies.batch import BatchPolicy, BatchRound
-from speckv.controller.policies.batch_throughput import make_batch_policy
+import numpy as np
+
+from speckv.controller.cost import CostModel
+from speckv.controller.curve import Costs
+from speckv.controller.policies import make_policy
+from speckv.controller.policy import Level, Policy, Request, Round
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config
-from speckv.integrations.sglang.mailbox import Mailbox, Signal
+from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.timing import Stopwatch
 
-UNKNOWN: Signal = (1.0, 0.7)
-"""Stands for a first token whose signals have not arrived: about the mean of the shipped training data."""
+UNKNOWN: Level = np.array((1.0, 0.7, 0.1, 0.05, 0.03), dtype=np.float32)
+"""Stands for a first token of which there are no signals: about the mean of the shipped training data."""
 
 
 def build_policy(
@@ -29,90 +34,101 @@ def build_policy(
     sizes: tuple[float, float],
     max_gamma: int,
     per_token: bool,
-) -> BatchPolicy:
+) -> Policy:
     """The policy that ``config`` asks for; ``sizes`` are the bytes of target and draft, to guess costs from."""
-    return make_batch_policy(
+    return make_policy(
         controller,
         config.objective,
         "token" if per_token else "step",
         level,
-        Costs.from_sizes(*sizes),
+        CostModel(Costs.from_sizes(*sizes), extends=True),
         config.gamma,
         max_gamma,
-        config.fallback_gamma,
+        siblings=False,
+        fallback_gamma=config.fallback_gamma,
     )
 
 
-class Round:
-    """One decode round under way."""
+@dataclass(slots=True)
+class Served(Request):
+    """A request of the server; ``first`` is where its next round's first token has its signals: in a letter's row."""
 
-    def __init__(self, requests: Sequence[Any]) -> None:
-        self.requests = requests
-        self.outcome = BatchRound(len(requests))
-        self.marks: dict[str, Any] = {}
+    first: tuple[Letter, int] | None = None
 
-    def add_signals(self, signals: Sequence[Signal]) -> None:
-        """Signals of one more draft token, one per request."""
-        if not self.outcome.entropies:
-            self.outcome.entropies = [[] for _ in signals]
-            self.outcome.confidences = [[] for _ in signals]
-        for i, (entropy, confidence) in enumerate(signals):
-            self.outcome.entropies[i].append(entropy)
-            self.outcome.confidences[i].append(confidence)
+
+@dataclass(slots=True)
+class UnderWay:
+    """A round between its beginning and its end; ``limit`` is the most levels that it may still have."""
+
+    requests: Sequence[Any]
+    this: Round
+    widths: Sequence[int]
+    limit: int
+    first: list[tuple[Letter, int] | None] = field(default_factory=list)
+    rest: Letter | None = None
+    """(B, γ − 1, …): of the levels after the first, where no decision has read them."""
+    marks: dict[str, Any] = field(default_factory=dict)
+    begin_ms: float = 0.0
+
+    def first_level(self) -> Level:
+        """The signals of the first draft tokens, which the draft's forward before this round gave."""
+        return np.stack([UNKNOWN if place is None else place[0].read()[place[1]] for place in self.first])
 
 
 class Decisions:
     """The policy as the workers see it."""
 
-    def __init__(
-        self, policy: BatchPolicy, ranks: Ranks, stopwatch: Stopwatch, mailbox: Mailbox, metrics: Metrics
-    ) -> None:
+    def __init__(self, policy: Policy, ranks: Ranks, stopwatch: Stopwatch, metrics: Metrics) -> None:
         self.policy = policy
         self.ranks = ranks
         self.stopwatch = stopwatch
-        self.mailbox = mailbox
         self.metrics = metrics
-        self.round: Round | None = None
-        self._unfinished: deque[Round] = deque()
+        self.round: UnderWay | None = None
+        self._unfinished: deque[UnderWay] = deque()
+        self._served: WeakKeyDictionary[Any, Served] = WeakKeyDictionary()
         self._running: list[Any] = []
         self._readings: deque[tuple[int, Any, Any]] = deque()
 
-    def begin(self, requests: Sequence[Any], behind: int, widths: Sequence[int]) -> int:
+    def served(self, requests: Sequence[Any]) -> list[Served]:
+        """What is known of SGLang's ``requests``."""
+        return [self._served.setdefault(request, Served()) for request in requests]
+
+    def begin(self, requests: Sequence[Any], widths: Sequence[int]) -> int:
         """Start a round; the most tokens to draft in it, one of the ascending ``widths`` (0 leaves the draft alone)."""
-        self.mailbox.collect()
         self._notice(requests)
-        self.round = Round(list(requests))
+        position = max(len(request.origin_input_ids) + len(request.output_ids) for request in requests)
+        this = Round(self.served(requests), position)
+        self.round = UnderWay(list(requests), this, widths, widths[-1])
         self._unfinished.append(self.round)
-        previous = [self.mailbox.previous.get(request) for request in requests]
-        wanted = self._decide(lambda: self.policy.begin(len(requests), behind, previous))
-        chosen = max((width for width in widths if width <= wanted), default=0)
-        self.round.outcome.active = chosen > 0
-        return chosen
+        self.round.limit = self._decide(lambda: self.policy.begin(this, widths[-1]))
+        this.resting = self.round.limit == 0
+        self.round.begin_ms = this.decide_ms
+        return self.round.limit
 
-    def first(self, requests: Sequence[Any]) -> bool:
-        """Whether to verify the first draft tokens, which are there already."""
+    def first(self, requests: Sequence[Any]) -> int:
+        """How many levels to draft, or to verify of the first alone, which is there already; 0 verifies none."""
         assert self.round is not None
-        self.round.add_signals([self.mailbox.firsts.get(request, UNKNOWN) for request in requests])
-        outcome = self.round.outcome
-        return bool(self._decide(lambda: self.policy.first(outcome.entropies, outcome.confidences)))
+        self.round.first = [served.first for served in self.served(requests)]
+        return self.deepen(self.round.first_level()) if self.policy.asks else self.round.limit
 
-    def more(self) -> bool:
-        """Whether to draft another token for each request."""
+    def deepen(self, level: Level) -> int:
+        """How many levels to have in all, now that one more is there."""
         assert self.round is not None
-        outcome = self.round.outcome
-        return bool(self._decide(lambda: self.policy.more(outcome.entropies, outcome.confidences)))
+        this = self.round.this
+        this.levels.append(level)
+        return self._decide(lambda: self.policy.deepen(this))
 
-    def warm(self, requests: int, rows: int) -> bool:
-        """Whether the draft should read the prompts, ``rows`` in all, of ``requests`` that join those being decoded."""
+    def prefill(self, requests: int, tokens: int) -> bool:
+        """Whether the draft should read the prompts, ``tokens`` in all, of ``requests`` that join those running."""
         size = requests + sum(not request.finished() for request in self._running)
-        return bool(self._decide(lambda: self.policy.warm(size, requests, rows)))
+        return bool(self.ranks.agree(lambda: self.policy.prefill(size, requests, tokens)))
 
     @contextmanager
-    def reading(self, rows: int) -> Iterator[None]:
-        """Around the draft's reading of prompts of ``rows`` in all."""
+    def reading(self, tokens: int) -> Iterator[None]:
+        """Around the draft's reading of prompts of ``tokens`` in all."""
         start = self.stopwatch.mark()
         yield
-        self._readings.append((rows, start, self.stopwatch.mark()))
+        self._readings.append((tokens, start, self.stopwatch.mark()))
 
     def mark(self, point: str) -> None:
         """Note the time of a point in the round."""
@@ -123,28 +139,28 @@ class Decisions:
         """The oldest unfinished round's accepted draft tokens per request have reached the host; its requests."""
         if not self._unfinished:
             return ()
-        round_ = self._unfinished.popleft()
-        outcome, marks = round_.outcome, round_.marks
-        outcome.accepted = accepted
-        spans = [
-            self.stopwatch.ms(marks.get(start), marks.get(end))
-            for start, end in (
-                ("caught_up", "drafted"),
-                ("drafted", "verified"),
-                ("verified", "extended"),
-                ("begun", "caught_up"),
-            )
-        ]
-        outcome.timed = None not in spans
-        draft, verify, extend, catch_up = (span or 0.0 for span in spans)
-        outcome.draft_ms, outcome.verify_ms = max(0.0, draft - outcome.decide_ms), verify
-        outcome.extend_ms = extend
+        ended = self._unfinished.popleft()
+        this, marks = ended.this, ended.marks
+        this.accepted, this.ranks = accepted, [0] * len(accepted)
+        this.emitted = sum(accepted) + len(accepted)
+        if ended.first and not this.levels:
+            this.levels.append(ended.first_level())
+        if ended.rest is not None:
+            this.levels.extend(ended.rest.read().swapaxes(0, 1))
+
+        def between(start: str, end: str) -> float | None:
+            return self.stopwatch.ms(marks.get(start), marks.get(end))
+
+        if (drafting := between("caught_up", "drafted")) is not None:
+            this.draft_ms = max(0.0, drafting - (this.decide_ms - ended.begin_ms))
+        this.verify_ms, this.extend_ms = between("drafted", "verified"), between("verified", "extended")
         if self.ranks.decides:
-            if outcome.timed and outcome.catch_up:
-                self.policy.read(outcome.catch_up, catch_up)
-            self.policy.observe(outcome)
-            self.metrics.add(outcome, self.policy.fallbacks)
-        return round_.requests
+            if this.caught_up and (took := between("begun", "caught_up")) is not None:
+                self.policy.caught_up(this.caught_up, took)
+            self.policy.observe(this)
+            self.metrics.add(this, self.policy.fallbacks)
+            this.remember()
+        return ended.requests
 
     def _notice(self, requests: Sequence[Any]) -> None:
         """Tell the policy which requests have ended since the last round, and how long reading took."""
@@ -153,11 +169,12 @@ class Decisions:
                 self.policy.ended(len(request.output_ids))
         self._running = list(requests)
         while self._readings and (took := self.stopwatch.ms(*self._readings[0][1:])) is not None:
-            self.policy.read(self._readings.popleft()[0], took)
+            self.policy.caught_up(self._readings.popleft()[0], took)
 
     def _decide(self, ask: Callable[[], int]) -> int:
+        """The largest width of the round within what ``ask`` says."""
+        assert self.round is not None
         start = time.perf_counter()
-        answer = self.ranks.agree(ask)
-        if self.round is not None:
-            self.round.outcome.decide_ms += 1e3 * (time.perf_counter() - start)
-        return answer
+        most = min(self.ranks.agree(ask), self.round.limit)
+        self.round.this.decide_ms += 1e3 * (time.perf_counter() - start)
+        return max(width for width in self.round.widths if width <= most)

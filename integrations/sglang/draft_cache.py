@@ -9,37 +9,32 @@ the target verifies everything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from speckv.controller.policy import Request
+
 
 class DraftCache:
-    """Freshness of ``slots`` KV slots on ``device``, and how many rows each request is behind (host side)."""
+    """Freshness of ``slots`` KV slots on ``device``, and on the host how many tokens of each request are stale."""
 
     def __init__(self, slots: int, device: str) -> None:
         self._fresh = torch.zeros(slots, dtype=torch.bool, device=device)
         self._anything_missed = False
-        self._behind: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
-    def wrote(self, slots: Tensor, requests: Sequence[Any]) -> None:
+    def wrote(self, slots: Tensor, requests: Sequence[Request]) -> None:
         """The draft has processed these slots, and so all of each request."""
         self._fresh[slots] = True
         for request in requests:
-            self._behind.pop(request, None)
+            request.stale = 0
 
-    def missed(self, slots: Tensor, requests: Sequence[Any], rows: Sequence[int]) -> None:
-        """The target has processed ``slots``, ``rows`` of them per request, and the draft has not."""
+    def missed(self, slots: Tensor, requests: Sequence[Request], tokens: Sequence[int]) -> None:
+        """The target has processed ``slots``, ``tokens`` of them per request, and the draft has not."""
         self._anything_missed = True
         self._fresh[slots] = False
-        for request, count in zip(requests, rows, strict=True):
-            self._behind[request] = self._behind.get(request, 0) + count
-
-    def behind(self, requests: Sequence[Any]) -> int:
-        """Rows that the draft would have to process to catch up with all ``requests``."""
-        return sum(self._behind.get(request, 0) for request in requests)
+        for request, count in zip(requests, tokens, strict=True):
+            request.stale += count
 
     def starts(self, req_to_token: Tensor, rows: Tensor, lengths: Sequence[int]) -> list[int]:
         """Per request, the first of its ``lengths`` positions whose draft KV cannot be used, or its length.

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sglang.srt.model_executor.forward_batch_info import ForwardMode
 from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
 from sglang.srt.speculative.eagle_info import EagleDraftInput
 from sglang.srt.speculative.eagle_utils import per_step_draft_out_cache_loc
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneDraftWorker
 from torch import Tensor
 
+from speckv.controller.policy import BEST
+from speckv.integrations.sglang.catch_up import as_prefill
 from speckv.integrations.sglang.config import MOST
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.signals import pack, unpack
+from speckv.integrations.sglang.letter import Letter
+from speckv.integrations.signals import pack
 
 if TYPE_CHECKING:
     from speckv.integrations.sglang.decisions import Decisions
     from speckv.integrations.sglang.worker import SpecKVWorker
-
-CATCH_UP_FIELDS = (
-    "forward_mode",
-    "input_ids",
-    "out_cache_loc",
-    "prefix_lens",
-    "extend_lens",
-    "extend_num_tokens",
-    "extend_logprob_start_lens",
-    "chunked_req_next_prompt_token",
-    "return_logprob",
-    "spec_info",
-)
-"""Of the batch, what a catch-up sets and puts back."""
 
 
 class SpecKVDraftWorker(StandaloneDraftWorker):
@@ -62,7 +49,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         slots = token_to_kv_pool_allocator.size + token_to_kv_pool_allocator.page_size + 1
         self.cache = DraftCache(slots, self.device)
         # The draft loop's signals: written inside a captured graph, so at an address that stays.
-        self._recorded = torch.zeros((self._topk1_parents_prealloc.shape[0], MOST, 3), device=self.device)
+        self._recorded = torch.zeros((self._topk1_parents_prealloc.shape[0], MOST, 2 + BEST), device=self.device)
 
     @property
     def captured(self) -> bool:
@@ -73,20 +60,21 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         """The verify input: a chain of as many draft tokens as are worth it, which may be none."""
         self._catch_up(batch)
         self.decisions.mark("caught_up")
-        if self.captured or not self.decisions.policy.per_token:
-            return self._draft_all(batch, **options)
-        if not self.decisions.first(batch.reqs):
+        steps = self.decisions.first(batch.reqs)
+        self.owner.activate(steps)
+        if not steps:
             # The first draft token is the argmax of what went before, not a draw: to leave it unused is to have
             # proposed nothing, and biases no distribution.
-            self.owner.activate(0)
             return self.owner._build_trivial_verify_input(batch)
-        ceiling = self.speculative_num_steps
-        self._deciding = True
+        self._deciding = self.decisions.policy.per_level
         try:
             verify_input = super().draft(batch, **options)
         finally:
             self._deciding = False
-        if verify_input.draft_token_num != ceiling + 1:
+        if steps > 1 and not self.decisions.policy.per_level:
+            assert self.decisions.round is not None
+            self.decisions.round.rest = Letter(self._recorded[: len(batch.reqs), : steps - 1])
+        if verify_input.draft_token_num != steps + 1:
             # Off a CPU the whole ceiling's window was planned; verify has to plan its narrower one.
             verify_input.kv_loc_plan = verify_input.prepared_out_cache_loc = None
         return verify_input
@@ -103,20 +91,20 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         info, size = forward_batch.spec_info, forward_batch.batch_size
         ceiling = self.speculative_num_steps
         slots = per_step_draft_out_cache_loc(forward_batch.out_cache_loc, size, 1, ceiling)
-        tokens = [info.topk_index]
-        while len(tokens) < ceiling and self.decisions.more():
+        tokens, wanted = [info.topk_index], ceiling
+        while len(tokens) < wanted:
             step = len(tokens) - 1
             forward_batch.input_ids, forward_batch.out_cache_loc = tokens[-1].flatten(), slots[step]
             backend = self.draft_attn_backend.attn_backends[step]
             with forward_context(ForwardContext(attn_backend=backend), forward_batch=forward_batch):
                 logits = self.draft_runner.forward(forward_batch).logits_output.next_token_logits
             tokens.append(logits.argmax(dim=-1, keepdim=True))
-            signals = [unpack(row)[1:] for row in pack(tokens[-1], logits).tolist()]
-            assert self.decisions.round is not None
-            self.decisions.round.add_signals(signals)
+            wanted = min(ceiling, self.decisions.deepen(Letter(pack(tokens[-1], logits)).read()))
             forward_batch.positions.add_(1)
             if self.draft_runner.model_config.model_is_mrope:
                 forward_batch.mrope_positions.add_(1)
+        # At least the one that was there: SGLang builds a chain of none in another way.
+        del tokens[max(1, wanted) :]
         self.owner.activate(len(tokens))
         return (
             self._topk1_parents_prealloc[:size],
@@ -125,22 +113,14 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
             None,
         )
 
-    def _draft_all(self, batch: Any, **options: Any) -> Any:
-        """Draft to the ceiling; the signals follow when the host can have them."""
-        verify_input = super().draft(batch, **options)
-        if steps := self.speculative_num_steps - 1:
-            self.decisions.mailbox.send_rest(batch.reqs, self._recorded[: len(batch.reqs), :steps])
-        return verify_input
-
     def _draft_extend_for_decode(self, batch: Any, batch_result: Any, **options: Any) -> None:
         if self.resting:
             self.owner._stub_skipped_draft_extend(batch, batch_result)
-            self.cache.missed(batch.out_cache_loc, batch.reqs, [1] * len(batch.reqs))
+            self.cache.missed(batch.out_cache_loc, self.decisions.served(batch.reqs), [1] * len(batch.reqs))
             return
         with self._last_logits() as seen:
             super()._draft_extend_for_decode(batch, batch_result, **options)
-        self.cache.wrote(batch.out_cache_loc, batch.reqs)
-        self._send_first(batch.reqs, batch_result.next_draft_input, seen)
+        self._wrote(batch, batch_result.next_draft_input, seen)
 
     def _draft_extend_for_prefill(
         self,
@@ -153,11 +133,10 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         """The draft reads the prompt, unless it rests or would build upon something stale: then it catches up later."""
         prefixes = batch.prefix_lens
         starts = self.cache.starts(batch.req_to_token_pool.req_to_token, batch.req_pool_indices, prefixes)
-        if starts != list(prefixes) or not self.decisions.warm(len(batch.reqs), sum(batch.extend_lens)):
-            rows = [
-                prefix - start + count for prefix, start, count in zip(prefixes, starts, batch.extend_lens, strict=True)
-            ]
-            self.cache.missed(batch.out_cache_loc, batch.reqs, rows)
+        if starts != list(prefixes) or not self.decisions.prefill(len(batch.reqs), sum(batch.extend_lens)):
+            spans = zip(prefixes, starts, batch.extend_lens, strict=True)
+            tokens = [prefix - start + count for prefix, start, count in spans]
+            self.cache.missed(batch.out_cache_loc, self.decisions.served(batch.reqs), tokens)
             size = len(batch.reqs)
             return EagleDraftInput(
                 topk_p=torch.zeros((size, self.topk), dtype=torch.float32, device=self.device),
@@ -170,56 +149,38 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
             draft_input = super()._draft_extend_for_prefill(
                 batch, target_hidden_states, next_token_ids, mm_input_embeds, kv_loc_plan
             )
-        self.cache.wrote(batch.out_cache_loc, batch.reqs)
-        self._send_first(batch.reqs, draft_input, seen)
+        self._wrote(batch, draft_input, seen)
         return draft_input
 
     def _catch_up(self, batch: Any) -> None:
         """Let the draft process what it missed, as one prefill of every request's missing end.
 
-        The tokens come from the requests, the last one from the device: with overlapped scheduling the host does
-        not know it yet. A request that missed nothing processes its last token again, with the same result.
+        A request that missed nothing processes its last token again, with the same result.
         """
-        behind = self.cache.behind(batch.reqs)
-        if not behind:
+        if not any(served.stale for served in self.decisions.served(batch.reqs)):
             return
         info, table = batch.spec_info, batch.req_to_token_pool.req_to_token
         known = batch.seq_lens if batch.seq_lens_cpu is None else batch.seq_lens_cpu
         lengths = [int(length) for length in known.tolist()]
-        starts = [
-            min(start, length - 1)
-            for start, length in zip(self.cache.starts(table, batch.req_pool_indices, lengths), lengths, strict=True)
-        ]
-        spans = list(zip(starts, lengths, strict=True))
-        saved = {name: getattr(batch, name) for name in CATCH_UP_FIELDS}
-        fed = [token for request, span in zip(batch.reqs, spans, strict=True) for token in _tokens(request, *span)]
-        batch.forward_mode = ForwardMode.EXTEND
-        batch.input_ids = torch.tensor(fed, dtype=torch.int64, device=self.device)
-        batch.out_cache_loc = torch.cat(
-            [table[row, start:end] for row, (start, end) in zip(batch.req_pool_indices, spans, strict=True)]
-        ).long()
-        batch.prefix_lens = starts
-        batch.extend_lens = [end - start for start, end in spans]
-        batch.extend_num_tokens = len(fed)
-        batch.extend_logprob_start_lens = batch.extend_lens
-        batch.chunked_req_next_prompt_token = None
-        batch.return_logprob = False
-        try:
-            with self._last_logits() as seen:
-                found = super()._draft_extend_for_prefill(batch, None, info.bonus_tokens)
-            self.cache.wrote(batch.out_cache_loc, batch.reqs)
-        finally:
-            for name, value in saved.items():
-                setattr(batch, name, value)
+        fresh = self.cache.starts(table, batch.req_pool_indices, lengths)
+        starts = [min(start, length - 1) for start, length in zip(fresh, lengths, strict=True)]
+        with as_prefill(batch, starts, lengths) as count, self._last_logits() as seen:
+            found = super()._draft_extend_for_prefill(batch, None, info.bonus_tokens)
+            self._wrote(batch, found, seen)
         info.topk_p, info.topk_index = found.topk_p, found.topk_index
-        self._send_first(batch.reqs, found, seen)
-        if self.decisions.round is not None:
-            self.decisions.round.outcome.catch_up = len(fed)
+        assert self.decisions.round is not None
+        self.decisions.round.this.caught_up = count
 
-    def _send_first(self, requests: Sequence[Any], draft_input: Any, seen: list[Any]) -> None:
-        """The first draft token's signals. SGLang itself keeps 1.0 for a chain's confidence."""
-        packed = pack(draft_input.topk_index, seen[-1].next_token_logits)
-        self.decisions.mailbox.send_first(requests, packed[:, None])
+    def _wrote(self, batch: Any, draft_input: Any, seen: list[Any]) -> None:
+        """The draft has processed all of the batch, and so knows each request's next token, the first of a round.
+
+        Its signals go along: SGLang itself keeps 1.0 for a chain's probability.
+        """
+        served = self.decisions.served(batch.reqs)
+        self.cache.wrote(batch.out_cache_loc, served)
+        letter = Letter(pack(draft_input.topk_index, seen[-1].next_token_logits))
+        for row, request in enumerate(served):
+            request.first = letter, row
 
     @contextmanager
     def _last_logits(self) -> Iterator[list[Any]]:
@@ -249,11 +210,3 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
             del runner.forward
             if graph is not None:
                 del graph.execute
-
-
-def _tokens(request: Any, start: int, end: int) -> list[int]:
-    """Tokens ``start`` … ``end`` − 1 of a request's prompt and output."""
-    prompt = request.origin_input_ids
-    both = array("q", prompt[start:end])
-    both.extend(request.output_ids[max(0, start - len(prompt)) : max(0, end - len(prompt))])
-    return both.tolist()

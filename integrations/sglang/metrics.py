@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import Any
 
-from speckv.controller.policies.batch import BatchRound
+from speckv.controller.policy import Round
 
 logger = logging.getLogger("speckv")
 
@@ -16,33 +16,23 @@ class Metrics:
 
     def __init__(self, publish: bool, labels: dict[str, str], log_every: int) -> None:
         self.log_every = log_every
-        self.gammas: Counter[int] = Counter()
-        self.rounds = self.drafted = self.accepted = self.emitted = 0
-        self.switches = self.resumes = self.fallbacks = 0
+        self.rounds = self.drafted = self.accepted = self.fallbacks = 0
         self.decide_ms = 0.0
         self._last: int | None = None
         self._series = _Series(labels) if publish else None
         self._since: Counter[int] = Counter()
 
-    def add(self, outcome: BatchRound, fallbacks: int) -> None:
+    def add(self, this: Round, fallbacks: int) -> None:
         """Count a finished round; ``fallbacks`` is the policy's running total."""
-        drafted = outcome.drafted * len(outcome.accepted)
-        accepted = sum(outcome.accepted)
-        switched = self._last is not None and outcome.drafted != self._last
-        newly_fallen = fallbacks - self.fallbacks
-        self._last = outcome.drafted
-        self.fallbacks = fallbacks
-        self.rounds += 1
-        self.drafted += drafted
-        self.accepted += accepted
-        self.emitted += outcome.emitted
-        self.switches += switched
-        self.resumes += outcome.catch_up > 0
-        self.decide_ms += outcome.decide_ms
-        self.gammas[outcome.drafted] += 1
-        self._since[outcome.drafted] += 1
         if self._series is not None:
-            self._series.add(outcome, drafted, accepted, switched, newly_fallen)
+            switched = self._last is not None and this.gamma != self._last
+            self._series.add(this, switched, fallbacks - self.fallbacks)
+        self._last, self.fallbacks = this.gamma, fallbacks
+        self.rounds += 1
+        self.drafted += this.verified
+        self.accepted += sum(this.accepted)
+        self.decide_ms += this.decide_ms
+        self._since[this.gamma] += 1
         if self.rounds % self.log_every == 0:
             self._log()
 
@@ -84,13 +74,14 @@ class _Series:
         self._resumes = count("resumes", "Times the draft's cache was brought up to date")
         self._fallbacks = count("fallbacks", "Decisions without usable signals")
 
-    def add(self, outcome: BatchRound, drafted: int, accepted: int, switched: bool, fallbacks: int) -> None:
-        self._gamma.set(outcome.drafted)
-        self._rounds.labels(**self._labels, gamma=str(outcome.drafted)).inc()
-        self._drafted.inc(drafted)
+    def add(self, this: Round, switched: bool, fallbacks: int) -> None:
+        accepted = sum(this.accepted)
+        self._gamma.set(this.gamma)
+        self._rounds.labels(**self._labels, gamma=str(this.gamma)).inc()
+        self._drafted.inc(this.verified)
         self._accepted.inc(accepted)
-        self._wasted.inc(drafted - accepted)
-        self._seconds.inc(outcome.decide_ms / 1e3)
+        self._wasted.inc(this.verified - accepted)
+        self._seconds.inc(this.decide_ms / 1e3)
         self._switches.inc(switched)
-        self._resumes.inc(outcome.catch_up > 0)
+        self._resumes.inc(this.caught_up > 0)
         self._fallbacks.inc(fallbacks)

@@ -23,9 +23,9 @@ class Stopwatch:
         return event
 
     def ms(self, start: Any, end: Any) -> float | None:
-        """Milliseconds between two marks; None while the device has not reached them."""
+        """Milliseconds between two marks; None where one was not made, or while the device has not reached it."""
         if start is None or end is None:
-            return 0.0
+            return None
         if not self._events:
             return 1e3 * float(end - start)
         return float(start.elapsed_time(end)) if end.query() else None

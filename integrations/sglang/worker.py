@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from sglang.srt.runtime_context import get_observability, get_parallel, get_spec
@@ -19,7 +20,6 @@ from speckv.integrations.sglang import decisions
 from speckv.integrations.sglang.config import Config, LaunchError, load_controller, read_config
 from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker
-from speckv.integrations.sglang.mailbox import Mailbox
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
@@ -44,9 +44,12 @@ class Widths:
         self.next: int = self._ceiling
         self._batch_sizes: list[int] | None = None
 
-    @property
+    @cached_property
     def candidate_steps(self) -> list[int]:
-        """In ascending order. Every γ where a state is no more than attention backends, few where it is graphs."""
+        """In ascending order. Every γ where a state is no more than attention backends, few where it is graphs.
+
+        Settled when the states are built, at the ceiling: later the narrowest ones have no draft loop to be captured.
+        """
         every = range(self._ceiling + 1)
         if not self._draft.captured:
             return list(every)
@@ -69,8 +72,9 @@ class Widths:
 class SpecKVWorker(StandaloneWorkerV2):
     """``StandaloneWorkerV2`` whose rounds ask :class:`Decisions`.
 
-    A round: decide whether to draft at all → let the draft catch up → draft, deciding after each token where the
-    loop is not captured → verify at that width → draft-extend, unless the draft rests.
+    A round: decide whether to draft at all → let the draft catch up → decide by the signals of the first token, which
+    that or the last draft-extend gave → draft, deciding after each further token where the loop is not captured →
+    verify at that width → draft-extend, unless the draft rests.
     """
 
     _draft_worker: SpecKVDraftWorker
@@ -109,7 +113,6 @@ class SpecKVWorker(StandaloneWorkerV2):
             decisions.build_policy(config, load_controller(config), level, sizes, self._ceiling, per_token),
             ranks,
             Stopwatch(self.device),
-            Mailbox(wait=per_token),
             Metrics(
                 ranks.decides and bool(get_observability().enable_metrics),
                 {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)},
@@ -135,8 +138,7 @@ class SpecKVWorker(StandaloneWorkerV2):
         if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
             return super().forward_batch_generation(batch, *args, **kwargs)
         draft = self._draft_worker
-        behind = draft.cache.behind(batch.reqs)
-        self._widths.next = self.decisions.begin(batch.reqs, behind, self.adaptive_controller.candidate_steps)
+        self._widths.next = self.decisions.begin(batch.reqs, self.adaptive_controller.candidate_steps)
         draft.resting = self._widths.next == 0
         self.decisions.mark("begun")
         result = super().forward_batch_generation(batch, *args, **kwargs)
@@ -148,7 +150,7 @@ class SpecKVWorker(StandaloneWorkerV2):
         result = super().verify(batch, *args, **kwargs)
         self.decisions.mark("verified")
         assert self.decisions.round is not None
-        self.decisions.round.outcome.drafted = self.speculative_num_steps
+        self.decisions.round.this.gamma = self.speculative_num_steps
         # Reaches the response's meta_info: one value a round, which SGLang puts after those that are there.
         result.logits_output.customized_info = {GAMMA: [self.speculative_num_steps] * len(batch.reqs)}
         return result

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speckv.controller.policies.batch import BatchPolicy, BatchRound, Summary
+from speckv.controller.policy import Policy, Round
 
 NAME = "SPECKV_TEST_STEER"
-Lists = Sequence[Sequence[float]]
 
 
-class Steered(BatchPolicy):
+class Steered(Policy):
     """Does as the file says, which is read once a round; ``genuine`` is the configured policy."""
 
-    def __init__(self, genuine: BatchPolicy, most: int, file: Path) -> None:
+    def __init__(self, genuine: Policy, most: int, file: Path) -> None:
         self.genuine, self.most, self.file = genuine, most, file
-        self.per_token = genuine.per_token
+        self.per_level = genuine.per_level
         self.random = random.Random(0)
         self.rounds = 0
         self.how = "real"
@@ -38,47 +36,51 @@ class Steered(BatchPolicy):
         return self.genuine.fallbacks
 
     @property
-    def asks(self) -> bool:
+    def lets(self) -> bool:
+        """Whether the configured policy decides."""
         return self.how in ("real", "nan")
 
-    def begin(self, size: int, behind: int, previous: Sequence[Summary | None]) -> int:
+    def begin(self, this: Round, room: int) -> int:
         self.how = self.file.read_text().strip()
         self.rounds += 1
         self.poisoned |= self.how == "nan"
-        if self.asks:
-            gamma = self.genuine.begin(size, behind, previous)
-            return gamma or (self.most if self.how == "nan" else 0)
+        if self.lets:
+            levels = self.genuine.begin(this, room)
+            return levels or (self.most if self.how == "nan" else 0)
         if self.how == "random":
             return self.random.randint(0, self.most)
         return 4 if self.how == "fixed" or self.rounds % 6 == 0 else 0
 
-    def first(self, entropies: Lists, confidences: Lists) -> bool:
-        if self.asks:
-            return self.genuine.first(entropies, confidences)
-        # A NaN of the mode nan stays with its request until the draft's next forward.
-        assert self.poisoned or (all(0 < p[0] <= 1.0001 for p in confidences) and all(h[0] > -1e-3 for h in entropies))
-        return self.how != "random" or self.random.random() < 0.9
+    def deepen(self, this: Round) -> int:
+        if self.lets:
+            return self.genuine.deepen(this)
+        drafted = len(this.levels)
+        for level in this.levels:
+            # A NaN of the mode nan stays with its request until the draft's next forward.
+            assert level.shape == (this.size, 5)
+            assert self.poisoned or ((level[:, 0] > -1e-3).all() and (level[:, 1] > 0).all())
+            assert self.poisoned or (level[:, 1:].sum(axis=1) < 1.0001).all()
+        if self.how != "random":
+            return 4
+        if self.random.random() < (0.9 if drafted == 1 else 0.8):
+            return self.most if self.per_level else self.random.randint(1, self.most)
+        return drafted - self.random.randint(0, 1)
 
-    def more(self, entropies: Lists, confidences: Lists) -> bool:
-        if self.asks:
-            return self.genuine.more(entropies, confidences)
-        assert all(len(h) == len(p) >= 1 for h, p in zip(entropies, confidences, strict=True))
-        return self.how != "random" or self.random.random() < 0.8
-
-    def warm(self, size: int, requests: int = 1, rows: int = 0) -> bool:
-        if self.asks:
-            return self.genuine.warm(size, requests, rows)
+    def prefill(self, size: int, requests: int, tokens: int) -> bool:
+        if self.lets:
+            return self.genuine.prefill(size, requests, tokens)
         return self.how == "fixed" or (self.how == "random" and self.random.random() < 0.6)
 
-    def read(self, rows: int, ms: float) -> None:
-        self.genuine.read(rows, ms)
+    def caught_up(self, tokens: int, ms: float) -> None:
+        self.genuine.caught_up(tokens, ms)
 
     def ended(self, tokens: int) -> None:
         self.genuine.ended(tokens)
 
-    def observe(self, outcome: BatchRound) -> None:
-        if self.asks:
-            self.genuine.observe(outcome)
+    def observe(self, this: Round) -> None:
+        assert this.gamma <= len(this.levels) and all(accepted <= this.gamma for accepted in this.accepted)
+        if self.lets:
+            self.genuine.observe(this)
 
 
 def register() -> None:
@@ -89,7 +91,7 @@ def register() -> None:
     file = Path(path)
     genuine_policy, genuine_pack = decisions.build_policy, draft_worker.pack
 
-    def steered(config: Any, controller: Any, level: int, sizes: Any, max_gamma: int, per_token: bool) -> BatchPolicy:
+    def steered(config: Any, controller: Any, level: int, sizes: Any, max_gamma: int, per_token: bool) -> Policy:
         policy = genuine_policy(config, controller, level, sizes, max_gamma, per_token)
         return Steered(policy, max_gamma, file)
 
