@@ -45,7 +45,7 @@ def claim_section(results: Path) -> str:
             f"{mean['vs_best_fixed']:.2f}{more}."
         )
     if (path := results / "replay.json").exists():
-        rows = [r for r in _read(path)["rows"] if (r["policy"], r["task"]) == ("speckv", "all")]
+        rows = [r for r in _read(path)["rows"] if (r["policy"], r["task"], r["batch"]) == ("speckv", "all", 1)]
         ratios = ", ".join(f"{row['vs_best_fixed']:.2f} ({row['regime']})" for row in rows)
         said.append(f"- **Exact replay** of recorded drafts, against the best fixed γ in hindsight: {ratios}.")
     return "\n".join(said)
@@ -96,14 +96,18 @@ def _widths(result: dict[str, Any]) -> str:
 
 
 def _replay(result: dict[str, Any]) -> str:
-    regimes = list(dict.fromkeys(row["regime"] for row in result["rows"]))
-    made = table(result["rows"], regimes)
-    prompts = min(trace["prompts"] for trace in result["traces"].values())
-    return (
-        f"`{result['command']}`: exact replay of every policy on traces of {prompts} held-out prompts; tokens per "
-        "second against the best fixed γ chosen in hindsight, in cost regimes of the paper's GPU, of an 8B draft for a "
-        f"70B target, and of this machine.\n\n{made.markdown().rstrip()}"
+    prompts = {name: f"{trace['pair']}, {trace['compression']}" for name, trace in result["traces"].items()}
+    intro = (
+        f"`{result['command']}`: exact replay of every policy on traces of held-out prompts ({'; '.join(prompts.values())}), the "
+        "mean of several orders of the prompts; tokens per second against the best fixed γ of that batch chosen in "
+        "hindsight, in cost regimes of the paper's GPU, of an 8B draft for a 70B target, of the machine that the traces "
+        "were made on, and (h100-…) modelled by roofline."
     )
+    shown = []
+    for batch in sorted({row["batch"] for row in result["rows"]}):
+        made = table([row for row in result["rows"] if row["batch"] == batch], batch)
+        shown.append(f"Batch {batch}:\n\n{made.markdown().rstrip()}")
+    return "\n\n".join([intro, *shown])
 
 
 def _headroom(result: dict[str, Any]) -> str:
