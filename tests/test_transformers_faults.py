@@ -112,7 +112,7 @@ def test_a_draft_with_fewer_positions_than_the_text_stops_drafting(make: Any) ->
     draft = make().eval()
     reference = greedy(target, INPUTS, 60)
     drafted: list[tuple[int, int]] = []
-    attach_policy(target, draft, FixedPolicy(6), lambda one: drafted.append((one.position, one.drafted)))
+    attach_policy(target, draft, FixedPolicy(6), lambda one: drafted.append((one.position, one.gamma)))
     assert torch.equal(reference, greedy(target, INPUTS, 60, assistant_model=draft))
     assert max(position + count for position, count in drafted if count) == 31  # its last position is fed
     assert all(count == 0 for position, count in drafted if position > 30)
@@ -505,7 +505,7 @@ def test_rope_that_switches_by_length(kind: str) -> None:
         attach_policy(target, draft, policy, rounds.append)
         assert torch.equal(reference, greedy(target, INPUTS, 60, assistant_model=draft))
         beyond = [one for one in rounds if one.position > 34]
-        assert all(one.position + one.drafted <= 32 for one in rounds if one.position <= 32)
-        assert any(one.drafted for one in beyond) == (kind == "longrope")
+        assert all(one.position + one.gamma <= 32 for one in rounds if one.position <= 32)
+        assert any(one.levels for one in beyond) == (kind == "longrope")
     if kind == "longrope":
         assert acceptance_of_a_copy(target) >= 0.99
