@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from speckv.benchmarks.half_precision import EMULATED, arithmetic, emulate
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs, end_tokens, shown
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
-from speckv.benchmarks.traces import Branch, write_traces
+from speckv.benchmarks.traces import BEST, FORMAT, LAST_RANK, Best, Branch, write_traces
 from speckv.controller.errors import SpecKVError
 from speckv.controller.records import Journal
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
-from speckv.integrations.signals import pack, unpack
 from speckv.integrations.transformers.cache import new_cache
 
 
@@ -41,7 +41,7 @@ def make_traces(
     is deleted once ``out`` is written.
     """
     setting: dict[str, Any] = {"pair": pair, "compression": compression, "draft_compression": draft_compression}
-    setting |= {"tokens": tokens, "depth": depth, "batch": batch}
+    setting |= {"tokens": tokens, "depth": depth, "batch": batch, "format": FORMAT, "arithmetic": arithmetic()}
     journal = Journal(out.with_suffix(".partial.jsonl"))
     entries: dict[str, dict[str, Any]] = {}
     for line in journal.read():
@@ -76,6 +76,9 @@ class _Tracer:
         self.tokenizer = load_tokenizer(target)
         self.target = load_model(target, compression)
         self.draft = load_model(draft, draft_compression)
+        if arithmetic() == EMULATED:
+            emulate(self.target)
+            emulate(self.draft)
         self.tokens, self.depth = tokens, depth
 
     def trace(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
@@ -125,12 +128,10 @@ def run_ahead(
     kept = new_cache(draft)
     count, shared = len(said), text.shape[1] - 1
     logits = draft(input_ids=text[:, :-1], use_cache=True, logits_to_keep=count, **kept).logits[0]
-    packed = [_packed(logits)]
-    first = packed[0][:, 0].long()
-    branching = (first != torch.tensor(said, device=device)).tolist()
+    ranks = ranks_of(torch.tensor(said, device=device), logits).tolist()
+    found = [[row] for row in _signals(logits)]
     room = [min(depth, tokens - place - 1) for place in range(count)]
-    going = [p for p in range(count) if branching[p] and room[p] > 1 and int(first[p]) not in ends]
-    found: list[list[tuple[int, float, float]]] = [[unpack(row)] for row in packed[0].tolist()]
+    going = [p for p in range(count) if ranks[p] > 0 and room[p] > 1 and found[p][0][0] not in ends]
     owner = torch.full((shared,), -1, device=device)
     columns = torch.arange(shared, device=device)
     while going:
@@ -147,15 +148,30 @@ def run_ahead(
             use_cache=True,
             **kept,
         ).logits[0]
-        for place, row in zip(going, _packed(logits).tolist(), strict=True):
-            found[place].append(unpack(row))
+        for place, row in zip(going, _signals(logits), strict=True):
+            found[place].append(row)
         going = [p for p in going if len(found[p]) < room[p] and found[p][-1][0] not in ends]
     return [
-        Branch(not branching[place], tuple(r[1] for r in run), tuple(r[2] for r in run))
-        for place, run in enumerate(found)
+        Branch(rank, tuple(entropy for _, entropy, _ in run), tuple(best for *_, best in run))
+        for rank, run in zip(ranks, found, strict=True)
     ]
 
 
-def _packed(logits: Tensor) -> Tensor:
-    """``signals.pack`` of greedily chosen tokens, (B, 3), of ``logits`` (B, V)."""
-    return pack(logits.argmax(-1, keepdim=True), logits)
+def ranks_of(tokens: Tensor, logits: Tensor) -> Tensor:
+    """How many choices come before each of ``tokens`` (B,) in ``logits`` (B, V), at most LAST_RANK; (B,) int64.
+
+    Of equal logits the one of the lower id comes first, as in ``argmax``: rank 0 is what greedy decoding takes.
+    """
+    own = logits.gather(1, tokens[:, None])
+    lower = torch.arange(logits.shape[1], device=logits.device) < tokens[:, None]
+    return ((logits > own) | ((logits == own) & lower)).sum(-1).clamp(max=LAST_RANK)
+
+
+def _signals(logits: Tensor) -> list[tuple[int, float, Best]]:
+    """The greedily chosen token, entropy (nats) and BEST largest probabilities of every row of ``logits`` (B, V)."""
+    p = logits.float().softmax(-1)
+    entropies, best = torch.special.entr(p).sum(-1).clamp(min=0), p.topk(BEST, dim=-1).values
+    return [
+        (token, entropy, tuple(row))
+        for token, entropy, row in zip(logits.argmax(-1).tolist(), entropies.tolist(), best.tolist(), strict=True)
+    ]

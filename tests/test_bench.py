@@ -180,8 +180,8 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, content: str) -> No
 def test_a_shortened_trace_runs_no_further_than_its_text() -> None:
     count, depth = 6, 4
     matches, lengths = np.array([4, 3, 2, 0, 1, 0]), np.array([4, 4, 4, 4, 2, 1])
-    signals = np.ones((count, depth), dtype=np.float32)
-    short = shortened(Trace("a", "code", 3, matches, lengths, signals, signals), 3)
+    signals = np.ones((count, depth, 4), dtype=np.float32)
+    short = shortened(Trace("a", "code", 3, matches, lengths, np.zeros(count, int), signals[..., 0], signals), 3)
     assert short.tokens == 3
     assert short.matches.tolist() == [3, 2, 1]
     assert short.lengths.tolist() == [3, 2, 1]

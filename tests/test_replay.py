@@ -15,7 +15,7 @@ from speckv.benchmarks.peers import PEERS, make_peer
 from speckv.benchmarks.ratios import Timed, rows
 from speckv.benchmarks.replay.engine import clairvoyant, play, rounds
 from speckv.benchmarks.replay.regimes import Regime, load_regimes
-from speckv.benchmarks.traces import Branch, Trace, unfold
+from speckv.benchmarks.traces import Best, Branch, Trace, unfold
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
@@ -25,6 +25,10 @@ REGIME = Regime("test", "fp16", "none", 10.0, tuple(100.0 + rows for rows in ran
 TOKENS = 24
 
 
+def best(confidence: float) -> Best:
+    return (confidence, *[min(confidence, (1 - confidence) / 3)] * 3)
+
+
 def random_trace(seed: int, name: str = "p", tokens: int = TOKENS, depth: int = 20) -> Trace:
     draws = random.Random(seed)
     branches = []
@@ -32,13 +36,13 @@ def random_trace(seed: int, name: str = "p", tokens: int = TOKENS, depth: int = 
         matched = draws.random() < 0.75
         length = 1 if matched else max(1, min(depth, TOKENS - place - 1))
         signals = tuple(draws.uniform(0.1, 1.0) for _ in range(length))
-        branches.append(Branch(matched, tuple(2 * (1 - one) for one in signals), signals))
+        branches.append(Branch(0 if matched else 1, tuple(2 * (1 - one) for one in signals), tuple(map(best, signals))))
     return unfold(name, "code", 5, branches, depth)
 
 
 def test_fixed_gamma_by_hand() -> None:
-    branches = [Branch(True, (0.1,), (0.9,)) for _ in range(6)]
-    branches[3] = Branch(False, (1.0, 1.0), (0.3, 0.3))
+    branches = [Branch(0, (0.1,), (best(0.9),)) for _ in range(6)]
+    branches[3] = Branch(1, (1.0, 1.0), (best(0.3), best(0.3)))
     trace = unfold("p", "code", 5, branches, 4)  # matches 3, 2, 1, 0, 2, 1
     (played,) = play(FixedPolicy(2), [trace], REGIME, tokens=6)
     # 0: two match, three tokens. 3: none matches, one. 4: room for one, which matches.
@@ -84,12 +88,12 @@ def test_no_policy_is_faster_than_the_bound(name: str) -> None:
 def scrambled(trace: Trace, place: int, drafted: int) -> Trace:
     """``trace`` with other signals wherever a policy , ``drafted`` tokens into ``place``, cannot have looked."""
     generator = np.random.default_rng(1)
-    entropies, confidences = trace.entropies.copy(), trace.confidences.copy()
+    entropies, best = trace.entropies.copy(), trace.best.copy()
     for later in range(place, trace.tokens):
         first = drafted if later == place else 0
-        confidences[later, first:] = generator.random(confidences.shape[1] - first)
+        best[later, first:] = generator.random(best[later, first:].shape)
         entropies[later, first:] = 5 * generator.random(entropies.shape[1] - first)
-    return replace(trace, entropies=entropies, confidences=confidences)
+    return replace(trace, entropies=entropies, best=best)
 
 
 def peeks(make: Callable[[Trace], Policy]) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GPT2Config, GPT2LMHeadModel, StoppingCriteria, StoppingCriteriaList
 from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
 
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Policy, Round
+from speckv.integrations.models.loading import perturbed
 from speckv.integrations.transformers import attach, attach_policy, stats
+from speckv.integrations.transformers import target as target_module
 
 PROMPTS = [prompt(5, 1), prompt(12, 2), prompt(40, 3)]
 
@@ -125,6 +128,47 @@ def test_left_padding() -> None:
     attach_policy(target, draft, RandomPolicy(0))
     assert torch.equal(greedy(target, inputs), greedy(target, inputs, assistant_model=draft))
     assert stats(target).acceptance_rate > 0.3  # a draft that saw the padding would agree less
+
+
+@pytest.mark.parametrize("extra", ["nothing", "padding", "position_ids", "token_type_ids"])
+def test_a_text_is_fed_as_transformers_own_preparation_feeds_it(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 256, "n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 2, "eos_token_id": None}
+    target = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None)).eval()
+    draft, inputs = perturbed(target, 0.05), prompt()
+    if extra == "padding":
+        inputs["attention_mask"][:, :4] = 0
+    elif extra == "position_ids":
+        inputs[extra] = torch.arange(3, 15)[None, :]
+    elif extra == "token_type_ids":
+        inputs[extra] = torch.arange(12)[None, :] % 3
+    compared = 0
+
+    def both(keywords: dict[str, Any], new: torch.Tensor) -> dict[str, Any]:
+        nonlocal compared
+        compared += 1
+        ours = as_text(keywords, new)
+        theirs = target.prepare_inputs_for_generation(new, next_sequence_length=new.shape[1], **keywords)
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(ours[name], value) and ours[name].stride() == value.stride()
+            else:
+                assert ours[name] is value
+        return ours
+
+    as_text = target_module._as_text
+    monkeypatch.setattr(target_module, "_as_text", both)
+    reference = greedy(target, inputs)
+    attach_policy(target, draft, RandomPolicy(0))
+    assert torch.equal(reference, greedy(target, inputs, assistant_model=draft))
+    assert compared == (fed := stats(target).rounds - 1) > 0
+    # What a model prepares in a way of its own it is asked for.
+    monkeypatch.setattr(
+        target, "prepare_inputs_for_generation", partial(type(target).prepare_inputs_for_generation, target)
+    )
+    assert torch.equal(reference, greedy(target, inputs, assistant_model=draft))
+    assert compared == fed
 
 
 @pytest.mark.parametrize("asked", [{}, {"per_level": False}, {"per_level": False, "asks": False}])

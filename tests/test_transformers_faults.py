@@ -270,6 +270,24 @@ def test_one_pair_in_many_threads_with_caches_handed_in() -> None:
     assert stats(target).emitted == 4 * 4 * 40
 
 
+def test_a_handed_in_cache_of_states_alone_is_decoded_plainly(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    target = MambaForCausalLM(
+        MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, eos_token_id=None)
+    ).eval()
+    first = first_turn(target)
+    more = torch.cat((first.sequences, prompt(5, 1)["input_ids"]), dim=1)
+    draft = tiny()
+    attach_policy(target, draft, FixedPolicy(4))
+    outputs = []
+    with caplog.at_level(logging.WARNING, "speckv"):
+        for assisted in ({}, {"assistant_model": draft}):
+            given = {"input_ids": more, cache_keyword(target): copy.deepcopy(cache_of(first))}
+            outputs.append(greedy(target, given, 20, **assisted))
+    assert torch.equal(*outputs)
+    assert "decoded plainly: MambaForCausalLM keeps a state that cannot be rolled back" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["static", StaticCache, QuantizedCache, "unused"])
 def test_caches_that_are_not_rolled_back_exactly(
     pair: tuple[Any, Any], kind: Any, caplog: pytest.LogCaptureFixture

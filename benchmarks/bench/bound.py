@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,13 @@ def shortened(trace: Trace, tokens: int) -> Trace:
     """The first ``tokens`` positions of a trace, runs cut where the text then ends."""
     count = min(tokens, trace.tokens)
     left = count - np.arange(count)
-    return Trace(
-        trace.prompt_id,
-        trace.task,
-        trace.prompt_tokens,
-        np.minimum(trace.matches[:count], left),
-        np.minimum(trace.lengths[:count], np.maximum(1, left)),
-        trace.entropies[:count],
-        trace.confidences[:count],
+    return replace(
+        trace,
+        matches=np.minimum(trace.matches[:count], left),
+        lengths=np.minimum(trace.lengths[:count], np.maximum(1, left)),
+        ranks=trace.ranks[:count],
+        entropies=trace.entropies[:count],
+        best=trace.best[:count],
     )
 
 

@@ -31,6 +31,11 @@ def new_cache(model: PreTrainedModel) -> dict[str, Cache]:
     return {cache_name(parameters(model.forward)) or NAMES[-1]: cache}
 
 
+def is_state(cache: Any) -> bool:
+    """Whether ``cache`` has nothing but layers with a state: no length, and no token of it can be taken off again."""
+    return bool(getattr(cache, "layers", None)) and all(cache.is_linear)
+
+
 def rolls_back(cache: Any) -> bool:
     """Whether tokens can be taken off ``cache`` again so that no trace of them is left.
 

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers import StoppingCriteriaList, StopStringCriteria
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.transformers.cache import NAMES
+from speckv.integrations.transformers.cache import NAMES, is_state
 from speckv.integrations.transformers.target import DecodePlainly
 
 PLAIN_MODES = ("greedy_search", "sample")
@@ -115,7 +115,8 @@ class Call:
     def _check_cache(self, arguments: dict[str, Any]) -> None:
         """A cache handed in must belong to ids that are all there: the draft has to read them too."""
         cache = next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
-        if cache is None or not (held := cache.get_seq_length()):
+        # A state is refused when all is prepared, as one is that was not handed in.
+        if cache is None or is_state(cache) or not (held := cache.get_seq_length()):
             return
         ids = arguments.get("input_ids", arguments.get("inputs"))
         mask = arguments.get("attention_mask")

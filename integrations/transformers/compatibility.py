@@ -56,7 +56,7 @@ def mismatches() -> list[str]:
     for owner, held, wanted in (
         (GenerationConfig, vars(GenerationConfig()), SETTINGS),
         (EosTokenCriteria, vars(EosTokenCriteria(eos_token_id=0)), "eos_token_id"),
-        (DynamicCache, dir(DynamicCache(config=config)), "is_croppable layers crop"),
+        (DynamicCache, dir(DynamicCache(config=config)), "is_compileable is_croppable is_linear layers crop"),
         (GenerateDecoderOnlyOutput, fields, "sequences scores logits"),
     ):
         problems += [f"{owner.__name__}.{name} is gone" for name in _missing(wanted, held)]
