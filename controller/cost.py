@@ -106,7 +106,9 @@ class CostModel:
         if not self.extends:
             return levels * forward
         scale = 1.0 if self._extend.timed else self._verify.factor(size)
-        return np.maximum(0, levels - 1) * forward + scale * self._extend.times(size * (levels + 1))
+        found = np.maximum(0, levels - 1) * forward + scale * self._extend.times(size * (levels + 1))
+        found[0] = 0.0  # it rests
+        return found
 
 
 def _bucket(tokens: int) -> int:
