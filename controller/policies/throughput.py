@@ -100,7 +100,8 @@ class ThroughputPolicy(LearnedPolicy):
         level, drafted = this.levels[-1], len(this.levels)
         if notes.broken or not self.usable(level):
             notes.broken = True
-            return min(self.fallback_gamma, notes.limit)
+            # None that was drafted before is left out: what came of them was drawn.
+            return max(min(self.fallback_gamma, notes.limit), drafted)
         prefixes, entropy = notes.prefixes, level[:, 0]
         prefixes[:, 0] += (entropy - prefixes[:, 0]) / drafted
         prefixes[:, 1] += np.log(np.maximum(level[:, 1], LEAST_CONFIDENCE))
