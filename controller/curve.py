@@ -114,9 +114,10 @@ class Curve:
         known = np.array([*self.anchors.items()])
         found: NDArray[np.float64] = np.interp(rows, known[:, 0], known[:, 1])
         beyond = int(np.searchsorted(rows, known[-1, 0], side="right"))
-        if beyond < len(rows):  # _guess goes on in a line
-            near, far = self.time(int(rows[beyond])), self.time(int(rows[-1]))
-            found[beyond:] = np.interp(rows[beyond:], (rows[beyond], rows[-1]), (near, far))
+        if beyond < len(rows):  # _guess goes on in a line, and the factor is that of the last
+            ends = int(rows[beyond]), int(rows[-1])
+            line = np.interp(rows[beyond:], ends, [self._guess(row) * self.factor(row) for row in ends])
+            found[beyond:] = np.maximum(known[-1, 1], line)
         return found
 
     def factor(self, rows: int) -> float:
