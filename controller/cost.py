@@ -19,7 +19,7 @@ SETTLED = 8
 
 
 class CostModel:
-    """Milliseconds of a round over n requests that drafts γ levels and verifies s siblings; rows count over all requests.
+    """Milliseconds of a round over n requests that drafts γ levels and verifies s siblings; rows are of all requests.
 
     ``extends`` False, draft then verify (transformers):  γ · draft(n) + verify(n · (γ + 1) + s).
 

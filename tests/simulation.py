@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from speckv.controller.policy import Policy, Round
-from speckv.controller.records import Row, make_row
+from speckv.controller.policy import BEST, SIBLINGS, Level, Policy, Request, Round
 
 Verify = Callable[[int], float]
 
@@ -20,122 +19,154 @@ def linear(verify_ms: float, row_ms: float = 0.0) -> Verify:
     return lambda rows: verify_ms + (rows - 1) * row_ms
 
 
+def level(entropies: Sequence[float] | float, best: Sequence[float] | float = 0.5) -> Level:
+    """Signals of one drafted level; of one request, or of as many as there are ``entropies``."""
+    column = np.atleast_1d(np.asarray(entropies, dtype=float))
+    rows = np.zeros((len(column), 1 + BEST))
+    rows[:, 0] = column
+    given = np.atleast_1d(np.asarray(best, dtype=float))
+    rows[:, 1 : 1 + len(given)] = given
+    return rows
+
+
 @dataclass(frozen=True)
 class World:
-    """Every drafted token is accepted with ``acceptance``, independently; times are exact."""
+    """Every drafted token is accepted with ``acceptance``, independently; times are exact.
+
+    Where one is rejected, the sibling of rank r is right with ``right[r - 1]``. The draft's probabilities say all that.
+    ``verify_ms`` is by rows of all ``size`` requests. ``extend_ms`` (by rows) is there in a server.
+    """
 
     acceptance: float
     draft_ms: float
     verify_ms: Verify
+    right: tuple[float, ...] = ()
+    size: int = 1
+    extend_ms: Verify | None = None
 
-    def fixed(self, gamma: int) -> float:
-        """Tokens per ms, in the long run, of always drafting ``gamma``."""
-        tokens = sum(self.acceptance**count for count in range(gamma + 1))
-        return tokens / (gamma * self.draft_ms + self.verify_ms(gamma + 1))
+    def level(self) -> Level:
+        shares = ((1.0 - self.acceptance) * share for share in self.right)
+        return level([1.0 - self.acceptance] * self.size, (self.acceptance, *shares))
 
-    def best_fixed(self, max_gamma: int = 8) -> float:
+    def fixed(self, gamma: int, siblings: int = 0) -> float:
+        """Tokens per ms of all requests, in the long run, of always drafting ``gamma`` levels with so many siblings."""
+        return self.expected(gamma, gamma * siblings) / self._ms(gamma, gamma * siblings * self.size)
+
+    def expected(self, gamma: int, siblings: int = 0) -> float:
+        """Tokens of all requests; ``siblings`` of each, γ times as many as there are at each level."""
+        spine = sum(self.acceptance**count for count in range(gamma + 1))
+        mended = sum(self.right[: siblings // gamma]) if gamma else 0.0
+        return self.size * (spine + (1.0 - self.acceptance**gamma) * mended)
+
+    def best_fixed(self, max_gamma: int = 20) -> float:
         """Tokens per ms of the best fixed γ, 0 among them, in hindsight."""
         return max(self.fixed(gamma) for gamma in range(max_gamma + 1))
 
+    def best_tree(self, max_gamma: int = 20) -> float:
+        """Of the best γ with as many siblings at every level."""
+        return max(self.fixed(gamma, beside) for gamma in range(max_gamma + 1) for beside in range(len(self.right) + 1))
+
     @property
     def plain(self) -> float:
-        return self.fixed(0)
+        return self.size / self.verify_ms(self.size)
 
     def slower(self, draft: float = 1.0, verify: float = 1.0) -> World:
         """The same pair on a machine that takes so many times longer."""
         return replace(self, draft_ms=self.draft_ms * draft, verify_ms=lambda rows: self.verify_ms(rows) * verify)
 
+    def end(self, this: Round, draws: random.Random) -> None:
+        """What the target says of a drafted round, and what that took."""
+        for _ in this.requests:
+            accepted = 0
+            while accepted < this.gamma and draws.random() < self.acceptance:
+                accepted += 1
+            this.accepted.append(accepted)
+            this.ranks.append(self._rank(draws) if accepted < this.gamma else 0)
+        this.emitted = sum(this.accepted) + this.size + sum(this.sibling_hits)
+        drafted = len(this.levels)
+        this.draft_ms = self.draft_ms * (drafted if self.extend_ms is None else max(0, drafted - 1))
+        this.verify_ms = self.verify_ms(this.size + this.verified)
+        if self.extend_ms is not None:
+            this.extend_ms = 0.0 if this.resting else self.extend_ms(this.size * (this.gamma + 1))
+
+    def _rank(self, draws: random.Random) -> int:
+        drawn = draws.random()
+        for place, share in enumerate(self.right):
+            drawn -= share
+            if drawn < 0:
+                return place + 1
+        return BEST
+
+    def _ms(self, gamma: int, siblings: int) -> float:
+        verify = self.verify_ms(self.size * (1 + gamma) + siblings)
+        if self.extend_ms is None:
+            return gamma * self.draft_ms + verify
+        return verify + ((gamma - 1) * self.draft_ms + self.extend_ms(self.size * (gamma + 1)) if gamma else 0.0)
+
 
 class Oracle:
-    """A controller (``controller.policies.learned.Controller``) told a world's acceptance, rightly or not."""
+    """A controller (``controller.policies.learned.Controller``) told a world's acceptance, rightly or not.
 
-    def __init__(self, acceptance: float) -> None:
-        self.acceptance = acceptance
-        self.asked: list[tuple[tuple[float, ...], int, int]] = []
+    It says ``bias`` times what that makes of every survival.
+    """
 
-    def survival(self, signals: Sequence[float], level: int, drafted: int) -> float:
-        self.asked.append((tuple(signals), level, drafted))
-        return float(self.acceptance ** (drafted + 1))
+    def __init__(self, acceptance: float, bias: float = 1.0) -> None:
+        self.acceptance, self.bias = acceptance, bias
 
-    def acceptance_rates(
-        self, signals: Sequence[float], level: int, gammas: Sequence[int]
-    ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        self.asked.append((tuple(signals), level, 0))
-        expected = [sum(self.acceptance**count for count in range(1, gamma + 1)) for gamma in gammas]
-        return np.array([tokens / max(1, gamma) for tokens, gamma in zip(expected, gammas, strict=True)], "f4")
+    def survival(self, prefixes: np.ndarray[Any, Any], further: Sequence[int]) -> np.ndarray[Any, Any]:
+        assert prefixes.shape[1] == 7 and prefixes.dtype == np.float32
+        depths = prefixes[:, 6:].astype(float) + np.array(further)
+        return np.asarray(np.minimum(1.0, self.bias * self.acceptance**depths), dtype=np.float32)
+
+    def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> np.ndarray[Any, Any]:
+        tokens = [sum(self.acceptance**count for count in range(1, gamma + 1)) for gamma in gammas]
+        return np.array([of / max(1, gamma) for of, gamma in zip(tokens, gammas, strict=True)], dtype=np.float32)
 
 
-def drafts(policy: Policy, room: int, signals: Callable[[int], tuple[float, float]]) -> Round:
-    """A round up to its verify, as a framework's loop runs it; ``signals(i)`` are token i's."""
-    this = Round(position=0)
-    gamma = policy.begin(room)
-    assert 0 <= gamma <= room
-    while this.drafted < gamma:
-        entropy, confidence = signals(this.drafted)
-        this.entropies.append(entropy)
-        this.confidences.append(confidence)
-        if policy.per_token and this.drafted < gamma and not policy.more(this.entropies, this.confidences):
-            break
+def draft(policy: Policy, this: Round, room: int, levels: Callable[[int], Level]) -> Round:
+    """``this`` round up to its verify, as a loop runs it, held to the contract; ``levels(i)`` are level i's signals."""
+    most = wanted = policy.begin(this, room)
+    assert type(most) is int and 0 <= most <= max(0, room)
+    this.resting = most == 0
+    while len(this.levels) < wanted:
+        this.levels.append(levels(len(this.levels)))
+        if policy.asks and (policy.per_level or len(this.levels) == 1):
+            asked = policy.deepen(this)
+            # A level further back may not be left out: whether it was would depend on what was drawn after it.
+            assert type(asked) is int and asked >= len(this.levels) - 1
+            wanted = min(most, asked)
+    this.gamma = min(wanted, len(this.levels))
+    this.siblings = policy.choose(this) if this.gamma else None
+    if this.siblings is not None:
+        assert this.siblings.shape == (this.size, this.gamma, SIBLINGS) and this.siblings.dtype == np.bool_
     return this
 
 
 def play(policy: Policy, world: World, rounds: int, seed: int = 0, room: int = 1000) -> list[Round]:
-    """``rounds`` rounds of ``policy`` in ``world``, observed by it one after the other."""
+    """``rounds`` rounds of ``policy`` in ``world``, observed by it one after the other, of one long text each."""
     draws = random.Random(seed)
+    requests = [Request() for _ in range(world.size)]
     played = []
-    policy.start()
     for _ in range(rounds):
-        this = drafts(policy, room, lambda _: (1.0 - world.acceptance, world.acceptance))
-        while this.accepted < this.drafted and draws.random() < world.acceptance:
-            this.accepted += 1
-        this.emitted = this.accepted + 1
-        this.draft_ms = this.drafted * world.draft_ms
-        this.verify_ms = world.verify_ms(this.drafted + 1)
+        this = draft(policy, Round(requests), room, lambda _: world.level())
+        world.end(this, draws)
         policy.observe(this)
+        this.remember()
         played.append(this)
     return played
 
 
 def earned(world: World, rounds: Sequence[Round]) -> float:
-    """Expected tokens per ms of the γ that were chosen: the rate without the luck of the draws."""
-    tokens = sum(sum(world.acceptance**count for count in range(this.drafted + 1)) for this in rounds)
+    """Expected tokens per ms of the γ and siblings that were chosen: the rate without the luck of the draws."""
+    tokens = 0.0
+    for this in rounds:
+        tokens += world.expected(this.gamma)
+        if this.siblings is not None:
+            reached = (1.0 - world.acceptance) * world.acceptance ** np.arange(this.gamma)
+            shares = np.array([*world.right, 0.0, 0.0, 0.0][:SIBLINGS])
+            tokens += float((this.siblings * reached[:, None] * shares).sum())
     return tokens / milliseconds(rounds)
 
 
 def milliseconds(rounds: Sequence[Round]) -> float:
-    return sum(this.draft_ms + this.verify_ms for this in rounds)
-
-
-def make_synthetic_rows(prompts: int, steps: int = 8, seed: int = 0) -> list[Row]:
-    """Step records in which a token is accepted with its own confidence as probability.
-
-    Prompts differ in ease, so that a round's signals tell something about the next.
-    """
-    draws = random.Random(seed)
-    rows = []
-    for number in range(prompts):
-        gamma = (2, 4, 6, 8)[number % 4]
-        run = {
-            "compression": ("fp16", "int8", "nf4")[number % 3],
-            "gamma": gamma,
-            "task": ("code", "math", "chat", "summarization")[number % 4],
-            "prompt_id": f"prompt-{number:02d}",
-            "batch": 1,
-            "target": "a-target",
-            "draft": "a-draft",
-            "target_dtype": "float32",
-            "draft_dtype": "float32",
-            "versions": "{}",
-        }
-        ease = math.exp(draws.uniform(-1.0, 3.0))
-        for step in range(steps):
-            this = Round(position=10 + step, draft_ms=3.0 * gamma, verify_ms=50.0 + gamma)
-            for _ in range(gamma):
-                confidence = draws.betavariate(ease, 1.0)
-                this.confidences.append(confidence)
-                this.entropies.append(3.0 * (1.0 - confidence) + 0.1 * draws.random())
-            while this.accepted < gamma and draws.random() < this.confidences[this.accepted]:
-                this.accepted += 1
-            this.emitted = this.accepted + 1
-            rows.append(make_row(this, run, step))
-    return rows
+    return sum((this.draft_ms or 0.0) + (this.verify_ms or 0.0) + (this.extend_ms or 0.0) for this in rounds)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from speckv.controller.calibration import read_costs, write_costs
-from speckv.controller.cost import CostModel, Costs
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
-from speckv.controller.policy import Round
 
 COSTS = Costs({1: 10.5, 2: 11.0}, {1: 100.0, 3: 104.0, 9: 160.0}, 1.5, 20.0)
 
@@ -49,18 +48,6 @@ def test_no_costs_file(tmp_path: Path, text: str | None) -> None:
         path.write_text(text)
     with pytest.raises(SpecKVError, match=r"c\.json: .*speckv calibrate"):
         read_costs(path)
-
-
-def test_context_and_batch_enter() -> None:
-    cost = CostModel(COSTS)
-    assert cost.step_ms(2) == pytest.approx(2 * 10.5 + 104)
-    assert cost.step_ms(2, batch=3) == pytest.approx(2 * 11.5 + 160)
-    cost.observe(Round(position=2000))
-    assert cost.draft_ms == pytest.approx(10.5 + 3.0)
-    assert cost.verify_ms(1) == pytest.approx(100 + 40)
-    # A timing at that context is compared with what was expected there.
-    cost.observe(Round(2000, [0.1], [0.9], 1, 2, draft_ms=13.5, verify_ms=142.0))
-    assert cost.draft_ms == pytest.approx(13.5) and cost.verify_ms(2) == pytest.approx(142.0)
 
 
 def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ AHEAD, HORIZON = 3, 8
 """Levels that are looked ahead where each is decided on: verify times have steps, so two may pay where one does not."""
 
 CALM, DOUBT = 0.99, 16.0
-"""Weight that the correction keeps per later round, and that of its starting value 1: it is there for a lasting bias."""
+"""Weight that the correction keeps per later round, and that of its starting value 1: it is for a lasting bias."""
 
 
 LENGTH, LATELY = 128.0, 0.95
