@@ -98,10 +98,10 @@ def _widths(result: dict[str, Any]) -> str:
 def _replay(result: dict[str, Any]) -> str:
     prompts = {name: f"{trace['pair']}, {trace['compression']}" for name, trace in result["traces"].items()}
     intro = (
-        f"`{result['command']}`: exact replay of every policy on traces of held-out prompts ({'; '.join(prompts.values())}), the "
-        "mean of several orders of the prompts; tokens per second against the best fixed γ of that batch chosen in "
-        "hindsight, in cost regimes of the paper's GPU, of an 8B draft for a 70B target, of the machine that the traces "
-        "were made on, and (h100-…) modelled by roofline."
+        f"`{result['command']}`: exact replay of every policy on traces of held-out prompts "
+        f"({'; '.join(prompts.values())}), the mean of several orders of the prompts; tokens per second against the best fixed γ of that batch chosen in "
+        "hindsight, in cost regimes of the paper's GPU, of an 8B draft for a 70B target, of the machine "
+        "that the traces were made on, and (h100-…) modelled by roofline."
     )
     shown = []
     for batch in sorted({row["batch"] for row in result["rows"]}):

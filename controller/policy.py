@@ -21,7 +21,7 @@ BEST = 4
 SIBLINGS = BEST - 1
 
 Level = NDArray[np.floating[Any]]
-"""(n, 1 + BEST): of each request the entropy (nats) of the draft's distribution, and its BEST probabilities, descending.
+"""(n, 1 + BEST): of each request the entropy (nats) of the draft's distribution and its BEST largest probabilities.
 
 All are of the raw logits (temperature 1).
 """
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(slots=True)
 class Round:
-    """One round over a batch: draft γ levels of a spine, verify them with siblings beside them, keep what is right.
+    """One round over a batch: draft levels of a spine, verify them with siblings beside them, keep what is right.
 
     Times are wall-clock milliseconds, None where they could not be had. ``extend_ms`` is a server's closing forward of
     the draft, which gives the next round's first level.
@@ -130,7 +130,7 @@ class Policy(ABC):
         """The most levels to draft in ``this`` round, 0 … ``room``."""
 
     def deepen(self, this: Round) -> int:
-        """How many levels to have in all, now that one more is in ``this.levels``; as many as there are: go on to verify.
+        """How many levels to have in all, now that ``this.levels`` has one more; as many as there are: go on to verify.
 
         Fewer than there are: only so many are verified.
         """
@@ -144,7 +144,7 @@ class Policy(ABC):
         """Learn from a finished round, before its requests remember it."""
 
     def prefill(self, size: int, requests: int, tokens: int) -> bool:
-        """Whether the draft should read the prompts, ``tokens`` in all, of ``requests`` that make the batch ``size``."""
+        """Whether to prefill the draft with the prompts, ``tokens`` in all, of ``requests`` that make a batch of ``size``."""
         return True
 
     def caught_up(self, tokens: int, ms: float) -> None:  # noqa: B027 - for those that go by costs

@@ -17,7 +17,7 @@ def sibling_values(reach: Floats, probabilities: Floats, hit_rates: Floats) -> F
 
     ``reach`` (n, γ) is P(the spine is accepted up to a depth), ``probabilities`` (n, γ, K) are the draft's of each
     sibling, and ``hit_rates`` (K,) how much more often than those say a rank was right. A sibling is right only where
-    the spine is rejected beside it, and then the round emits one token more: the sibling, and the target's own after it.
+    the spine is rejected beside it; then the round emits one token more: the sibling, and the target's own after it.
     """
     values: Floats = reach[:, :, None] * (probabilities * hit_rates)
     return values

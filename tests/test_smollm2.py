@@ -45,7 +45,7 @@ def references(loaded: tuple[Any, Any, Any]) -> list[tuple[Any, list[int]]]:
 def test_greedy_is_token_identical(loaded: Any, references: Any, way: str) -> None:
     target, draft, _ = loaded
     if way == "random γ":
-        attach_policy(target, draft, RandomPolicy(0, stop=0.0, per_token=False))
+        attach_policy(target, draft, RandomPolicy(0, per_level=False, asks=False))
     else:
         attach(target, draft, mode=way)
     try:

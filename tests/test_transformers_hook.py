@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
 
-from speckv.controller.cost import Costs
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Round
@@ -342,7 +342,7 @@ def test_quantised_targets(pair: tuple[Any, Any], tmp_path: Path) -> None:
         quantised = load_model(str(tmp_path), compression)
         attach(quantised, draft)
         policy: Any = attachment(quantised).policy
-        assert policy.level == level
+        assert policy.compression == level
         output = greedy(quantised, INPUTS, 30, assistant_model=draft)
         assert output.shape[1] == 42
         # Shapes of a forward change low-precision results, so only a common beginning is promised here.

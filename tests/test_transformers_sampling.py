@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats as scipy_stats
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers_helpers import RandomPolicy, tiny
 
-from speckv.controller.policy import Policy
+from speckv.controller.policy import Policy, Round
 from speckv.integrations.transformers import attach, attach_policy, stats
 from speckv.integrations.transformers.loop import Drafter
 
@@ -21,6 +22,9 @@ VOCABULARY = 12
 SAMPLES = 20_000
 SIGNIFICANCE = 1e-3
 CALL = 500
+EOS = 8
+"""One that is often drawn, where any is to end the text."""
+
 FEWER = 6_000
 """Enough for what is asked besides: each of these runs takes a minute per 10,000 samples on a slow core."""
 
@@ -55,10 +59,31 @@ def pair() -> tuple[Any, Any]:
 
 
 class EntropyPolicy(RandomPolicy):
-    """Random γ, and a stop after tokens of high entropy: the decision depends on what was sampled."""
+    """Random depths, and an end at levels of high entropy, half of which are left out: all of it hangs on the draws."""
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        return super().more(entropies, confidences) and entropies[-1] < 1.8
+    def deepen(self, this: Round) -> int:
+        levels = super().deepen(this)
+        entropy = float(this.levels[-1][0, 0])
+        return levels if entropy < 1.8 else len(this.levels) - (entropy > 2.0)
+
+
+class LeavesOut(Policy):
+    """Leaves out a newest level of much entropy, the first of a round included; of any, every eighth time."""
+
+    per_level = True
+
+    def __init__(self) -> None:
+        self.asked, self.left_out = 0, [0, 0]
+
+    def begin(self, this: Round, room: int) -> int:
+        return min(4, room)
+
+    def deepen(self, this: Round) -> int:
+        self.asked += 1
+        if float(this.levels[-1][0, 0]) < 1.2 and self.asked % 8:
+            return 4
+        self.left_out[len(this.levels) > 1] += 1
+        return len(this.levels) - 1
 
 
 WARPERS = [{"temperature": 0.8, "top_k": 8}, {"temperature": 1.0, "top_k": 0}]
@@ -75,17 +100,24 @@ def probabilities(target: Any, warpers: dict[str, Any]) -> Any:
 
 
 def p_value(
-    target: Any, draft: Any, warpers: dict[str, Any], samples: int = SAMPLES, given: dict[str, Any] | None = None
+    target: Any,
+    draft: Any,
+    warpers: dict[str, Any],
+    samples: int = SAMPLES,
+    given: dict[str, Any] | None = None,
+    eos: int | None = None,
 ) -> float:
     """Chi-square p-value of ``samples`` drawn transitions against the exact ones.
 
-    ``given`` is what generate() is told to get the distribution of ``warpers``, if not those themselves.
+    ``given`` is what generate() is told to get the distribution of ``warpers``, if not those themselves. Where ``eos``
+    ends a text another one begins; a few more are drawn then.
     """
     expected = probabilities(target, warpers)
     counts = np.zeros((VOCABULARY, VOCABULARY))
     torch.manual_seed(0)
-    for number in range(samples // CALL):
-        start = torch.tensor([[number % VOCABULARY]])
+    starts = cycle(token for token in range(VOCABULARY) if token != eos)
+    while counts.sum() < samples:
+        start = torch.tensor([[next(starts)]])
         output = target.generate(
             start,
             attention_mask=torch.ones_like(start),
@@ -93,10 +125,10 @@ def p_value(
             do_sample=True,
             max_new_tokens=CALL,
             pad_token_id=0,
+            eos_token_id=eos,
             **(given or warpers),
         )[0].tolist()
         np.add.at(counts, (output[:-1], output[1:]), 1)
-    assert counts.sum() == samples
     assert counts[expected == 0].sum() == 0
     wanted = expected * counts.sum(1, keepdims=True)
     used = wanted > 5
@@ -136,21 +168,46 @@ def test_distribution_with_the_shipped_controller(pair: tuple[Any, Any]) -> None
     assert stats(target).drafted > 3_000
 
 
+def test_distribution_where_the_newest_level_is_left_out(pair: tuple[Any, Any]) -> None:
+    """Also where a text may end: whether an EOS is verified must not depend on its being one."""
+    target, draft = pair
+    for eos in (None, EOS):
+        policy = LeavesOut()
+        attach_policy(target, draft, policy)
+        assert p_value(target, draft, WARPERS[1], FEWER, eos=eos) > SIGNIFICANCE
+        assert min(policy.left_out) > 100
+        assert stats(target).gammas[0] >= policy.left_out[0]
+        assert stats(target).accepted > 1_000
+
+
 class DropsByIdentity(Drafter):
     """The mistake to be caught: a drafted token is thrown away because of which token it is."""
 
-    def draft_tokens(self, text: Any, gamma: int, this: Any) -> Any:
-        drafted, drawn_from = super().draft_tokens(text, gamma, this)
-        if drafted[-1] % 2 == 0:
+    def draft_tokens(self, text: Any, most: int, this: Round) -> Any:
+        drafted, drawn_from = super().draft_tokens(text, most, this)
+        if drafted and drafted[-1] % 2 == 0:
             drafted, drawn_from = drafted[:-1], drawn_from[:-1]
+            this.gamma -= 1
         return drafted, drawn_from
 
 
-def test_the_test_catches_a_token_dropped_by_its_identity(
-    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+class SparesAnEOS(Drafter):
+    """The same mistake: the policy, which would leave it out, is not asked about a token that ends the text."""
+
+    def _read(self, unread: Any, drafted: Any, this: Round) -> bool:
+        ended = super()._read(unread, drafted, this)
+        self.policy.deepen = (lambda _: len(drafted)) if ended else partial(type(self.policy).deepen, self.policy)
+        return ended
+
+
+@pytest.mark.parametrize(
+    ("mistake", "policy", "warpers", "eos"),
+    [(DropsByIdentity, EntropyPolicy(0), WARPERS[0], None), (SparesAnEOS, LeavesOut(), WARPERS[1], EOS)],
+)
+def test_the_test_catches_a_token_verified_by_its_identity(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, mistake: Any, policy: Policy, warpers: Any, eos: int | None
 ) -> None:
     target, draft = pair
-    policy: Policy = EntropyPolicy(0)
     attach_policy(target, draft, policy)
-    monkeypatch.setattr("speckv.integrations.transformers.loop.Drafter", DropsByIdentity)
-    assert p_value(target, draft, WARPERS[0], FEWER) < 1e-6
+    monkeypatch.setattr("speckv.integrations.transformers.loop.Drafter", mistake)
+    assert p_value(target, draft, warpers, FEWER, eos=eos) < 1e-6

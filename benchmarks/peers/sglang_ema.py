@@ -26,7 +26,9 @@ class SGLangEMA(Policy):
     m ≤ l − 0.75; if it did not go down, to the next higher while m > γ − 0.5. Several at once are possible.
     Batch 1 has no candidate 0, so it never stops drafting. All of it lives as long as the server.
 
-    In a batch it is the mean over the requests, as there. SGLang drafts its γ whatever is left of the text. A draft that our loop cut short there and that was
+    In a batch it is the mean over the requests, as there.
+
+    SGLang drafts its γ whatever is left of the text. A draft that our loop cut short there and that was
     accepted whole says nothing of how far it would have gone, and is left out.
     """
 

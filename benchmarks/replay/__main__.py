@@ -1,4 +1,4 @@
-"""`python -m speckv.benchmarks.replay`: every policy in every cost regime and batch size, exactly, on recorded traces."""
+"""`python -m speckv.benchmarks.replay`: every policy in every cost regime and batch, exactly, on recorded traces."""
 
 from __future__ import annotations
 

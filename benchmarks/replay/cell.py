@@ -41,7 +41,9 @@ def play_cell(regime: Regime, positions: Positions, batch: int, controller: str)
     # One request's round does not depend on the others'.
     own = orders[:1] if batch == 1 else orders
     shapes = {name: make(positions) for name, make in SHAPES.items()}
-    played = {name: [play_shape(shape, positions, regime, order, batch) for order in own] for name, shape in shapes.items()}
+    played = {
+        name: [play_shape(shape, positions, regime, order, batch) for order in own] for name, shape in shapes.items()
+    }
     loaded, level = Controller.load(controller), compression_level(regime.compression)
 
     def ours(mode: str, siblings: bool) -> Policy:

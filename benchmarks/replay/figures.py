@@ -74,7 +74,9 @@ def plot(found: Rows, path: Path) -> None:
         axes.set_ylabel(f"batch {batch}")
         axes.set_ylim(bottom=0.4)
     figure.supylabel("tokens per second against the best fixed γ", fontsize="medium")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), ncols=len(DRAWN), fontsize="small", loc="outside lower center")
+    figure.legend(
+        *grid[0, 0].get_legend_handles_labels(), ncols=len(DRAWN), fontsize="small", loc="outside lower center"
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=130)
     write_whole(path, buffer.getvalue())

@@ -52,7 +52,7 @@ class Positions:
         return self.signals.shape[1]
 
     def accepted(self, at: Ints, gammas: Any) -> tuple[Ints, Ints]:
-        """(spine tokens accepted, rank of the target's token where the spine was rejected, else 0), of rounds at ``at``."""
+        """(spine tokens accepted, rank of the target's token where the spine was rejected, else 0) of rounds at ``at``."""
         accepted = np.minimum(self.matches[at], gammas)
         stopped = at + accepted
         rejected = (accepted < gammas) & (stopped < self.end[at])
@@ -67,7 +67,7 @@ class Positions:
 
 
 class Served:
-    """The requests being decoded: ``at`` (n,) is where each of them is; ``full`` until a place cannot be filled again."""
+    """The requests being decoded: ``at`` (n,) is where each is; ``full`` until a place cannot be filled again."""
 
     def __init__(self, positions: Positions, order: Sequence[int], batch: int) -> None:
         self._positions = positions

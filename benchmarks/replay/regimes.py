@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Roofline:
-    """max(bytes / bandwidth, 2 · parameters · rows / FLOP/s) + 0.3 ms, bytes = 2 · parameters + requests · context · KV.
+    """max(bytes / bandwidth, 2 · parameters · rows / FLOP/s) + 0.3 ms; bytes = 2 · parameters + requests · context · kv.
 
     Modelled, not measured. ``bandwidth`` in bytes/s, ``kv`` in bytes a token of context, of which there are 1,000.
     """
@@ -110,9 +110,9 @@ def _most_rows(batch: int) -> int:
 def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     """The regimes of a JSON file, by name; SpecKVError names what is wrong.
 
-    Each has ``compression``, ``trace``, ``source``, and one of ``costs``, a file of ``speckv calibrate`` (taken at CONTEXT
-    tokens of context); ``draft_ms`` and ``verify_ms``, milliseconds by rows, as ``{"1": 170, "3": 175}``; ``roofline``,
-    with the fields of :class:`Roofline` for ``draft`` and ``verify``.
+    Each has ``compression``, ``trace``, ``source``, and one of ``costs``, a file of ``speckv calibrate`` (taken at
+    CONTEXT tokens of context); ``draft_ms`` and ``verify_ms``, milliseconds by rows, as ``{"1": 170, "3": 175}``;
+    ``roofline``, with the fields of :class:`Roofline` for ``draft`` and ``verify``.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ class Pace:
         return max(size / rest_ms, self._reached.value)
 
     def option(self, survival: float) -> float:
-        """What drafting brings beyond its first forward's time, in tokens, where ``survival`` first tokens should hold.
+        """What drafting brings before its first forward is paid, in tokens, where ``survival`` first tokens should hold.
 
         Seeing a first token is an option: what follows is drafted only if it then pays.
         """

@@ -30,5 +30,7 @@ class TokensPolicy(LearnedPolicy):
         expected = np.zeros(len(self.gammas))
         for signals in known:
             summary = summarize(signals[:, 0].tolist(), signals[:, 1].tolist())
-            expected += np.multiply(self.controller.acceptance_rates(summary, self.compression, self.gammas), self.gammas)
+            expected += np.multiply(
+                self.controller.acceptance_rates(summary, self.compression, self.gammas), self.gammas
+            )
         return min(self.gammas[int(expected.argmax())], room)
