@@ -99,7 +99,8 @@ def _replay(result: dict[str, Any]) -> str:
     prompts = {name: f"{trace['pair']}, {trace['compression']}" for name, trace in result["traces"].items()}
     intro = (
         f"`{result['command']}`: exact replay of every policy on traces of held-out prompts "
-        f"({'; '.join(prompts.values())}), the mean of several orders of the prompts; tokens per second against the best fixed γ of that batch chosen in "
+        f"({'; '.join(prompts.values())}), the mean of several orders of the prompts; "
+        "tokens per second against the best fixed γ of that batch chosen in "
         "hindsight, in cost regimes of the paper's GPU, of an 8B draft for a 70B target, of the machine "
         "that the traces were made on, and (h100-…) modelled by roofline."
     )

@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(slots=True)
 class Round:
-    """One round over a batch: draft levels of a spine, verify them with siblings beside them, keep what is right.
+    """One round over a batch: draft levels of a spine, verify them and siblings beside them, keep what is right.
 
     Times are wall-clock milliseconds, None where they could not be had. ``extend_ms`` is a server's closing forward of
     the draft, which gives the next round's first level.
@@ -58,7 +58,7 @@ class Round:
     accepted: list[int] = field(default_factory=list)
     """Of each request, how many tokens of its spine."""
     ranks: list[int] = field(default_factory=list)
-    """Of each request, the rank of the target's token where the spine was rejected: 1 … SIBLINGS, or BEST for any other.
+    """Of each request, the rank of the target's token where the spine was rejected: 1 … SIBLINGS, else BEST.
 
     0 where the spine was not rejected. It is known whether or not that sibling was verified.
     """
@@ -144,7 +144,7 @@ class Policy(ABC):
         """Learn from a finished round, before its requests remember it."""
 
     def prefill(self, size: int, requests: int, tokens: int) -> bool:
-        """Whether to prefill the draft with the prompts, ``tokens`` in all, of ``requests`` that make a batch of ``size``."""
+        """Whether to prefill the draft with ``tokens`` of ``requests`` that make a batch of ``size``."""
         return True
 
     def caught_up(self, tokens: int, ms: float) -> None:  # noqa: B027 - for those that go by costs

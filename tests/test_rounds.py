@@ -28,7 +28,7 @@ def finished(gamma: int, accepted: list[int], ranks: list[int], siblings: list[t
 class TestRound:
     def test_siblings_by_hand(self) -> None:
         this = finished(2, [0, 1, 2, 0, 1], [2, 1, 0, BEST, 3], [(0, 0, 2), (0, 1, 1), (1, 1, 2), (2, 0, 1), (3, 0, 3)])
-        # The first is right; the second of another rank, the third not needed, the fourth beyond all; the fifth has none.
+        # The first is right; the second of another rank, the third not needed, the fourth beyond all; none.
         assert this.sibling_hits == [True, False, False, False, False]
         assert (this.size, this.offered_siblings, this.verified) == (5, 5, 15)
 

@@ -14,8 +14,8 @@ from speckv.controller.policy import BEST
 def clairvoyant(positions: Positions, regime: Regime, order: Sequence[int], siblings: bool) -> Played:
     """The shortest path over the positions of each text, by chains or with ``siblings``.
 
-    From p a chain of γ tokens that match takes t(γ) and leads to p + γ + 1. Where the first token that does not match has
-    a right sibling, it may be drafted for that: one level more, and one row that leads to p + matches + 2.
+    From p a chain of γ tokens that match takes t(γ) and leads to p + γ + 1. Where the first token that does not match
+    has a right sibling, it may be drafted for that: one level more, and one row that leads to p + matches + 2.
     """
     draft_ms, verify = regime.draft_ms(1), regime.verify_table(1)
     played = Played()

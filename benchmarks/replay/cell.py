@@ -64,9 +64,9 @@ def play_cell(regime: Regime, positions: Positions, batch: int, controller: str)
 def judge(played: Mapping[str, Sequence[Played]], tasks: Sequence[str], batch: int) -> list[dict[str, Any]]:
     """A row per policy; of one request per task too. Ratios are of tokens per second, order by order.
 
-    ``vs_best_fixed`` is against the chain of the γ that is best over all orders, in hindsight, ``vs_best_tree`` against
-    the best ``tree-γ-K``; each is the mean over the orders, and ``…_min`` the least. ``verified``: drafted positions that
-    were verified, per request and round; ``tau``: tokens per request and round.
+    ``vs_best_fixed`` is against the chain of the γ that is best over all orders, in hindsight, ``vs_best_tree``
+    against the best ``tree-γ-K``; each is the mean over the orders, and ``…_min`` the least. ``verified``: drafted
+    positions that were verified, per request and round; ``tau``: tokens per request and round.
     """
     found = []
     for task in ("all", *(dict.fromkeys(tasks) if batch == 1 else ())):

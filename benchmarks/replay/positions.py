@@ -52,7 +52,7 @@ class Positions:
         return self.signals.shape[1]
 
     def accepted(self, at: Ints, gammas: Any) -> tuple[Ints, Ints]:
-        """(spine tokens accepted, rank of the target's token where the spine was rejected, else 0) of rounds at ``at``."""
+        """(spine tokens accepted, rank of the target's token where it was rejected, else 0) of rounds at ``at``."""
         accepted = np.minimum(self.matches[at], gammas)
         stopped = at + accepted
         rejected = (accepted < gammas) & (stopped < self.end[at])

@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Roofline:
-    """max(bytes / bandwidth, 2 · parameters · rows / FLOP/s) + 0.3 ms; bytes = 2 · parameters + requests · context · kv.
+    """max(bytes / bandwidth, 2 · parameters · rows / flops) + 0.3 ms; bytes = 2 · parameters + requests · context · kv.
 
     Modelled, not measured. ``bandwidth`` in bytes/s, ``kv`` in bytes a token of context, of which there are 1,000.
     """

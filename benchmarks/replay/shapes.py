@@ -64,7 +64,7 @@ def budget(nodes: int) -> Maker:
 
 
 def p_min(positions: Positions) -> Shape:
-    """See :mod:`speckv.benchmarks.peers.p_min`; each request of a batch stops by itself, as llama.cpp's sequences do."""
+    """See :mod:`speckv.benchmarks.peers.p_min`; each request of a batch stops by itself, as in llama.cpp."""
     return chain(positions, _until(positions.signals[:, :, 1] < P_MIN, N_MAX, positions))
 
 

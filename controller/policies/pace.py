@@ -31,7 +31,7 @@ class Pace:
         return max(size / rest_ms, self._reached.value)
 
     def option(self, survival: float) -> float:
-        """What drafting brings before its first forward is paid, in tokens, where ``survival`` first tokens should hold.
+        """What drafting brings before its first forward is paid, in tokens, if ``survival`` first tokens should hold.
 
         Seeing a first token is an option: what follows is drafted only if it then pays.
         """
@@ -47,7 +47,7 @@ class Pace:
         return self.exploration.drafts(pays and self.worth_reading(size, size, stale), reading_ms)
 
     def worth_reading(self, size: int, requests: int, tokens: int) -> bool:
-        """Whether ``requests`` in a batch of ``size`` are worth the draft's processing ``tokens`` that are new to it."""
+        """Whether ``requests`` in a batch of ``size`` are worth the draft's processing ``tokens`` new to it."""
         if tokens <= size:
             return True
         rest_ms = self.cost.rest_ms(size)
