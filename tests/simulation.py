@@ -126,7 +126,7 @@ class Oracle:
 def draft(policy: Policy, this: Round, room: int, levels: Callable[[int], Level]) -> Round:
     """``this`` round up to its verify, as a loop runs it, held to the contract; ``levels(i)`` are level i's signals."""
     most = wanted = policy.begin(this, room)
-    assert type(most) is int and 0 <= most <= max(0, room)
+    assert type(most) is int and 0 <= most <= room
     this.resting = most == 0
     while len(this.levels) < wanted:
         this.levels.append(levels(len(this.levels)))

@@ -1,177 +1,165 @@
-"""What the throughput policy earns in simulated worlds, against plain decoding and every fixed γ."""
+"""What the throughput policy earns in simulated worlds whose best shape is known, in both of its modes."""
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from simulation import Oracle, World, earned, linear, milliseconds, play
 
-from speckv.controller.cost import CostModel, Costs
-from speckv.controller.policies.throughput import DEFAULT_CEILING, HIGHEST_CEILING, ThroughputPolicy
+from speckv.controller.cost import CostModel
+from speckv.controller.curve import Costs
+from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import Round
 
-ROUNDS = 800
-WORTH = 0.97
-ACCEPTANCES = (0.1, 0.3, 0.5, 0.7, 0.9)
-DRAFTS = (0.02, 0.1, 0.3, 0.6, 1.0)
-"""Draft time as a share of verify time."""
+WARM_UP, ROUNDS, WORTH = 80, 300, 0.98
 
-SMALL_GAIN = (0.7, 0.6)
-"""Here drafting gains 4.9 %, which chance can hide for long."""
+MODES = pytest.mark.parametrize("per_level", [True, False], ids=["token", "step"])
 
-GRID = list(product(ACCEPTANCES, DRAFTS))
+PAYS = [(0.5, 0.02), (0.5, 0.25), (0.7, 0.1), (0.9, 0.3), (0.95, 0.6)]
+LOSES = [(0.0, 0.5), (0.3, 0.5), (0.8, 1.5)]
+"""(acceptance, a level's time as a share of a verify's)."""
 
-
-def throughput(told: float, per_token: bool = True) -> ThroughputPolicy:
-    """A policy whose controller is ``told`` an acceptance and whose first costs are wrong."""
-    return ThroughputPolicy(Oracle(told), 0, CostModel(Costs.linear(20, 80)), max_gamma=8, per_token=per_token)
+FAR = (0.9, 0.02)
+"""Here 15 levels are best."""
 
 
-def pair(acceptance: float, draft: float) -> World:
-    return World(acceptance, 100 * draft, linear(100.0, 2.0))
+def pair(acceptance: float, draft: float, size: int = 1, server: bool = False) -> World:
+    world = World(acceptance, 100 * draft, linear(100.0, 2.0 / size), size=size)
+    return replace(world, extend_ms=linear(100 * draft, 0.1)) if server else world
 
 
+def calibrated(world: World) -> CostModel:
+    verify = {rows: world.verify_ms(rows) for rows in (1, 2)}
+    return CostModel(Costs({1: world.draft_ms}, verify), world.extend_ms is not None)
+
+
+def guessed(world: World) -> CostModel:
+    return CostModel(Costs.linear(20, 80), world.extend_ms is not None)
+
+
+def policy(controller: Oracle, cost: CostModel, per_level: bool = True, siblings: bool = False) -> ThroughputPolicy:
+    return ThroughputPolicy(controller, 0, cost, per_level=per_level, siblings=siblings)
+
+
+def settled(one: ThroughputPolicy, world: World, rounds: int = ROUNDS, seed: int = 1) -> list[Round]:
+    return play(one, world, WARM_UP + rounds, seed)[WARM_UP:]
+
+
+@MODES
+@pytest.mark.parametrize("world", PAYS + LOSES, ids=str)
 @pytest.mark.parametrize(
-    ("acceptance", "draft", "per_token"),
-    [(*cell, True) for cell in GRID] + [(*cell, False) for cell in GRID[::2]],
+    ("size", "server", "cost"), [(1, False, guessed), (8, False, calibrated), (8, True, calibrated)]
 )
-def test_as_good_as_the_best_fixed_gamma(acceptance: float, draft: float, per_token: bool) -> None:
-    world = pair(acceptance, draft)
-    got = earned(world, play(throughput(acceptance, per_token), world, ROUNDS, seed=1))
-    assert got >= WORTH * world.best_fixed()
-    assert got >= WORTH * world.plain
-
-
-def test_a_small_gain_is_kept() -> None:
-    world = pair(*SMALL_GAIN)
-    got = [earned(world, play(throughput(world.acceptance), world, ROUNDS, seed)) for seed in range(3)]
-    assert min(got) >= WORTH * world.best_fixed()
-
-
-@pytest.mark.parametrize("per_token", [True, False])
-@pytest.mark.parametrize(("told", "acceptance"), [(0.95, 0.3), (0.6, 0.3), (0.3, 0.6), (0.3, 0.95)])
-@pytest.mark.parametrize("draft", [0.1, 0.5])
-def test_a_controller_that_is_wrong_never_costs_much(
-    told: float, acceptance: float, draft: float, per_token: bool
+def test_as_good_as_the_best_fixed_gamma(
+    world: tuple[float, float], size: int, server: bool, cost: Any, per_level: bool
 ) -> None:
-    world = pair(acceptance, draft)
-    played = play(throughput(told, per_token), world, ROUNDS, seed=1)
-    assert earned(world, played) >= 0.96 * world.plain
-    assert earned(world, played[ROUNDS // 2 :]) >= WORTH * world.plain
+    here = pair(*world, size, server)
+    assert (here.best_fixed() == here.plain) == (world in LOSES)
+    got = earned(here, settled(policy(Oracle(here.acceptance), cost(here), per_level), here))
+    assert got >= WORTH * here.best_fixed()
 
 
-@pytest.mark.parametrize("per_token", [True, False])
-def test_where_nothing_is_accepted_it_only_probes_ever_more_rarely(per_token: bool) -> None:
-    world = pair(0.0, 0.5)
-    played = play(throughput(0.0, per_token), world, 2000)
-    drafted = [number for number, this in enumerate(played) if this.drafted]
-    assert len(drafted) >= 10  # it would notice
-    wasted = milliseconds(played) - 2000 * world.verify_ms(1)
-    assert wasted / milliseconds(played) < 0.03
-    gaps = [after - before for before, after in pairwise(drafted[1:])]
-    assert gaps == sorted(gaps) and gaps[-1] > 100
+@pytest.mark.parametrize("size", [1, 8])
+def test_far_ahead_where_that_is_best(size: int) -> None:
+    world = pair(*FAR, size)
+    assert max(range(21), key=world.fixed) == 15
+    assert (
+        earned(world, settled(policy(Oracle(world.acceptance), calibrated(world)), world)) >= WORTH * world.best_fixed()
+    )
 
 
-@pytest.mark.parametrize("per_token", [True, False])
-def test_a_pair_that_starts_to_pay_is_noticed(per_token: bool) -> None:
-    policy = throughput(0.0, per_token)
-    play(policy, pair(0.0, 0.1), 300)
-    policy.controller = Oracle(0.9)
-    better = pair(0.9, 0.1)
-    play(policy, better, 300, seed=1)
-    assert earned(better, play(policy, better, 200, seed=2)) >= WORTH * better.best_fixed()
+@pytest.mark.xfail(
+    strict=True, reason="before drafting no more than HORIZON + 1 = 9 levels are looked at: 0.94 of the best"
+)
+def test_far_ahead_where_that_is_best_before_drafting() -> None:
+    world = pair(*FAR)
+    one = policy(Oracle(world.acceptance), calibrated(world), per_level=False)
+    assert earned(world, settled(one, world)) >= WORTH * world.best_fixed()
 
 
-def losing_rounds(world: World, rounds: list[Round]) -> int:
-    """Rounds until γ is one that pays, for at least as long as no probe is due."""
-    last = -1
-    for number, this in enumerate(rounds):
-        if number - last > 8:
-            break
-        if world.fixed(this.drafted) < 0.999 * world.plain:
-            last = number
-    return last + 1
+@pytest.mark.xfail(
+    strict=True, reason="rows never timed keep the guess's price, so a batch whose rows are free stays at γ 1: 0.86"
+)
+def test_rows_of_a_batch_that_are_far_cheaper_than_guessed() -> None:
+    world = pair(0.5, 0.02, size=8)
+    assert earned(world, settled(policy(Oracle(0.5), guessed(world)), world)) >= WORTH * world.best_fixed()
 
 
-@pytest.mark.parametrize("per_token", [True, False])
-@pytest.mark.parametrize("slower", [{"draft": 3.0}, {"verify": 3.0}], ids=["draft", "verify"])
-@pytest.mark.parametrize(("acceptance", "draft"), [(0.3, 0.1), (0.5, 0.25), (0.7, 0.25), (0.9, 0.5)])
-def test_three_times_slower_it_is_not_below_plain_for_long(
-    acceptance: float, draft: float, slower: dict[str, float], per_token: bool
-) -> None:
-    world = pair(acceptance, draft)
+@MODES
+@pytest.mark.parametrize("size", [1, 8])
+def test_where_nothing_is_accepted_it_rests(size: int, per_level: bool) -> None:
+    world = pair(0.0, 0.5, size)
+    played = play(policy(Oracle(0.0), guessed(world), per_level), world, 1200)
+    drafted = [len(this.levels) for this in played[300:]]
+    assert 0 < sum(drafted) < 0.02 * len(drafted)
+    assert milliseconds(played) / (1200 * world.verify_ms(size)) < 1.02
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("slower", "pays"),
+    [({"draft": 8.0}, False), ({"verify": 1 / 8}, False), ({"draft": 1 / 4}, True), ({"verify": 4.0}, True)],
+)
+def test_costs_that_change_are_noticed(slower: dict[str, float], pays: bool, per_level: bool) -> None:
+    world = pair(0.7, 0.25)
+    one = policy(Oracle(0.7), calibrated(world), per_level)
+    play(one, world, 200)
     after = world.slower(**slower)
-    for seed in range(2):
-        policy = throughput(acceptance, per_token)
-        play(policy, world, 100, seed)
-        assert losing_rounds(after, play(policy, after, 60, seed + 9)) <= 20
+    assert (after.best_fixed() > after.plain) == pays
+    assert earned(after, settled(one, after)) >= WORTH * after.best_fixed()
 
 
-def test_plain_decoding_is_found_where_it_is_best_from_the_start() -> None:
-    """As measured for an nf4 target on a CPU: one row is far cheaper than the guess from three says."""
-    rows = (75.0, 108.0, 141.0, 163.0, 186.0, 228.0, 270.0, 312.0, 354.0)
-    world = World(0.95, 65.0, lambda count: rows[count - 1])
-    assert earned(world, play(throughput(0.95), world, ROUNDS)[200:]) >= 0.95 * world.plain  # 0.954; rarer probes later
+@MODES
+def test_a_draft_that_becomes_cheap_enough_is_noticed_while_it_rests(per_level: bool) -> None:
+    before = pair(0.8, 2.0)
+    one = policy(Oracle(0.8), calibrated(before), per_level)
+    assert not any(this.levels for this in play(one, before, 300)[-100:-90])
+    after = before.slower(draft=1 / 20)
+    play(one, after, 300, seed=2)
+    assert earned(after, settled(one, after)) >= WORTH * after.best_fixed()
 
 
-def test_a_verify_that_gets_cheaper_is_noticed() -> None:
-    world = pair(0.95, 0.5)
-    policy = throughput(0.95)
-    play(policy, world, 200)
-    after = world.slower(verify=1 / 3)
-    assert earned(after, play(policy, after, 400, seed=1)[200:]) >= WORTH * after.plain
+RIGHT = (0.5, 0.2, 0.1)
 
 
-def prefills_to_probe(texts: int) -> tuple[float, float]:
-    """Share of the time that the draft's prefills take where speculation never pays, and of all time before the first.
-
-    Texts are of 40 tokens, new to the draft each, whose prefill takes half as long as the target's.
-    """
-    policy = ThroughputPolicy(Oracle(0.0), 0, CostModel(Costs.linear(50, 100)))
-    spent = prefills = before = 0.0
-    for _ in range(texts):
-        seen = False
-        policy.start()
-        for position in range(40):
-            gamma = policy.begin(40 - position)
-            outcome = Round(
-                position, [1.0] * gamma, [0.5] * gamma, 0, 1, draft_ms=50.0 * gamma, verify_ms=100 + 5 * gamma
-            )
-            if not position:
-                outcome.verify_prefill = True
-                outcome.verify_ms = 1200.0
-            if gamma and not seen:
-                seen = outcome.draft_prefill = True
-                outcome.draft_ms += 600.0
-                before = before or spent
-                prefills += 600.0
-            spent += outcome.draft_ms + outcome.verify_ms
-            policy.observe(outcome)
-    return prefills / spent, before
+@MODES
+@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize("row_ms", [0.0, 5.0, 40.0], ids=["rows are free", "rows cost", "rows are dear"])
+def test_siblings_where_they_pay(row_ms: float, size: int, per_level: bool) -> None:
+    world = World(0.6, 20.0, linear(100.0, row_ms / size), RIGHT, size)
+    played = settled(policy(Oracle(0.6), calibrated(world), per_level, siblings=True), world)
+    assert earned(world, played) >= WORTH * world.best_tree()
+    beside = sum(this.offered_siblings for this in played) / size / len(played)
+    if row_ms == 0.0:
+        assert world.best_tree() > 1.2 * world.best_fixed() and beside > 5
+    elif row_ms == 5.0:
+        assert 2 < beside < 4
+    else:
+        assert world.best_tree() == world.best_fixed() and beside < 0.05
 
 
-def test_a_prefill_only_to_probe_is_rare() -> None:
-    """Not even the first one comes before a hundred times its time, guessed from the target's, went by without it."""
-    share, before = prefills_to_probe(200)
-    assert 0 < share < 0.02
-    assert before >= 0.9 * 60_000
+@MODES
+@pytest.mark.parametrize(("size", "bias"), [(1, 0.7), (8, 0.7), (1, 1.3)])
+@pytest.mark.parametrize("world", [(0.5, 0.02), (0.7, 0.1), (0.9, 0.3), (0.1, 1.0)], ids=str)
+def test_a_controller_that_is_wrong_by_a_factor_is_corrected(
+    world: tuple[float, float], bias: float, size: int, per_level: bool
+) -> None:
+    here = pair(*world, size)
+    one = policy(Oracle(here.acceptance, bias), calibrated(here), per_level)
+    assert earned(here, settled(one, here)) >= WORTH * here.best_fixed()
+    if world[1] < 0.2:  # it drafts enough to learn by how much; a survival said to be above 1 is said to be 1
+        assert one._correction.value == pytest.approx(1 / bias, rel=0.2)
 
 
-@pytest.mark.parametrize("per_token", [True, False])
-def test_the_default_ceiling_is_lifted_once_it_was_reached_and_all_accepted(per_token: bool) -> None:
-    """Where a draft costs next to nothing and nearly all is accepted; a ceiling that was asked for stays."""
-    world = World(0.99, 2.0, linear(100.0, 1.0))
-    for asked, expected in ((None, {DEFAULT_CEILING, HIGHEST_CEILING}), (DEFAULT_CEILING, {DEFAULT_CEILING})):
-        policy = ThroughputPolicy(Oracle(0.99), 0, CostModel(Costs.linear(2, 100)), asked, per_token)
-        played = play(policy, world, 200)
-        reached = [this for this in played if this.drafted >= DEFAULT_CEILING]
-        assert {this.drafted for this in reached} & {DEFAULT_CEILING, HIGHEST_CEILING} == expected
-        first_whole = next(number for number, this in enumerate(played) if this.accepted == DEFAULT_CEILING)
-        assert all(this.drafted <= DEFAULT_CEILING for this in played[: first_whole + 1])
-
-
-def test_a_pair_that_never_gets_that_far_keeps_the_default_ceiling() -> None:
-    policy = ThroughputPolicy(Oracle(0.3), 0, CostModel(Costs.linear(10, 100)))
-    play(policy, pair(0.3, 0.1), 300)
-    assert policy.max_gamma == DEFAULT_CEILING
+@MODES
+@pytest.mark.parametrize(("told", "acceptance"), [(0.95, 0.3), (0.6, 0.3), (0.3, 0.95)])
+@pytest.mark.parametrize("draft", [0.1, 0.5])
+def test_a_controller_that_knows_nothing_never_costs_much(
+    told: float, acceptance: float, draft: float, per_level: bool
+) -> None:
+    world = pair(acceptance, draft)
+    played = play(policy(Oracle(told), guessed(world), per_level), world, 2 * ROUNDS, seed=1)
+    assert earned(world, played) >= 0.96 * world.plain
+    assert earned(world, played[ROUNDS:]) >= 0.97 * world.plain
