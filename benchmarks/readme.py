@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks import headroom
 from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.replay.figures import table
 from speckv.benchmarks.report.verdict import RESTS
@@ -17,15 +16,13 @@ ROOT = Path.cwd()
 
 
 def results_section(results: Path) -> str:
-    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths``, ``replay`` and ``headroom.json``."""
+    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths`` and ``replay.json``."""
     parts = [_table(_read(path)) for path in sorted(results.glob("demo-*.json"))]
     parts += [_end_to_end(_read(path)) for path in sorted(results.glob("end-to-end-*.json"))]
     if (path := results / "widths.json").exists():
         parts.append(_widths(_read(path)))
     if (path := results / "replay.json").exists():
         parts.append(_replay(_read(path)))
-    if (path := results / "headroom.json").exists():
-        parts.append(_headroom(_read(path)))
     return "\n\n".join(parts)
 
 
@@ -109,15 +106,6 @@ def _replay(result: dict[str, Any]) -> str:
         made = table([row for row in result["rows"] if row["batch"] == batch], batch)
         shown.append(f"Batch {batch}:\n\n{made.markdown().rstrip()}")
     return "\n\n".join([intro, *shown])
-
-
-def _headroom(result: dict[str, Any]) -> str:
-    return (
-        f"`{result['command']}`: the same replay of ours alone, if before each decision it were told whether the next "
-        "token will be accepted, by a hint that is right so often. No policy has that: it shows how well one would "
-        "have to predict. Log-loss is of the probabilities the policy decided on, in nats.\n\n"
-        f"{headroom.table(result['rows']).markdown().rstrip()}"
-    )
 
 
 def _table(result: dict[str, Any]) -> str:

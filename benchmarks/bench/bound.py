@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from speckv.benchmarks.bench.plan import REGIMES, Plan
 from speckv.benchmarks.bench.rows import Row
 from speckv.benchmarks.peers import make_peer
 from speckv.benchmarks.progress import Report
-from speckv.benchmarks.replay.engine import Played, clairvoyant, play
-from speckv.benchmarks.replay.regimes import MOST_ROWS, Regime
+from speckv.benchmarks.replay.bounds import clairvoyant
+from speckv.benchmarks.replay.engine import play
+from speckv.benchmarks.replay.positions import Positions
+from speckv.benchmarks.replay.regimes import MOST_LEVELS, Measured, Regime
 from speckv.benchmarks.trace_making import make_traces
 from speckv.benchmarks.traces import Trace, read_traces
-from speckv.controller.cost import CostModel, Costs
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
+from speckv.controller.policy import Policy
 from speckv.integrations.models import resolve
 from speckv.integrations.runtime import Controller
 
@@ -40,9 +42,7 @@ def trace_prompts(plan: Plan, out: Path, report: Report) -> dict[str, Path]:
         if not _holds(files[regime], plan):
             target, draft = REGIMES[regime]
             batch = min(TRACE_BATCH, len(plan.prompts))
-            make_traces(
-                files[regime], plan.prompts, plan.pair, target, draft, plan.tokens, MOST_ROWS - 1, batch, report
-            )
+            make_traces(files[regime], plan.prompts, plan.pair, target, draft, plan.tokens, MOST_LEVELS, batch, report)
     return files
 
 
@@ -73,10 +73,13 @@ def bounds(
             continue
         cost = _regime(regime, costs)
         policies = list(dict.fromkeys(entry["policy"] for entry in entries))
-        predicted = {policy: _rate(_played(policy, chosen, cost, tokens, loaded)) for policy in policies}
+        positions = Positions(chosen, tokens)
+        order = range(len(chosen))
+        predicted = {policy: play(_policy(policy, cost, loaded), positions, cost, order).rate for policy in policies}
         of = {row["policy"]: row for row in result["rows"] if _is(row, regime)}
         row: Row = {"framework": "transformers", "regime": regime, "prompts": len(chosen)}
-        row["clairvoyant_vs_plain"] = _rate(clairvoyant(chosen, cost, tokens)) / predicted["plain"]
+        bound = clairvoyant(positions, cost, order, siblings=False)
+        row["clairvoyant_vs_plain"] = bound.rate / predicted["plain"]
         row["predicted_vs_plain"] = {policy: rate / predicted["plain"] for policy, rate in predicted.items()}
         row["measured_vs_plain"] = {policy: of[policy]["vs_plain"] for policy in policies}
         made.append(row)
@@ -97,21 +100,17 @@ def shortened(trace: Trace, tokens: int) -> Trace:
     )
 
 
-def _played(policy: str, traces: Sequence[Trace], regime: Regime, tokens: int, loaded: Controller) -> list[Played]:
+def _policy(name: str, regime: Regime, loaded: Controller) -> Policy:
     level = compression_level(regime.compression)
-    if policy.startswith("speckv"):
-        mode = "step" if policy.endswith("step") else "token"
-        return play(make_policy(loaded, "throughput", mode, level, regime.cost_model()), traces, regime, tokens)
-    return play(make_peer(policy, loaded, level), traces, regime, tokens)
+    if name.startswith("speckv"):
+        mode = "step" if name.endswith("step") else "token"
+        return make_policy(loaded, "throughput", mode, level, regime.cost_model(), siblings=False)
+    return make_peer(name, loaded, level)
 
 
 def _regime(name: str, costs: Mapping[str, Any]) -> Regime:
-    model = CostModel(Costs({1: costs["draft_ms"]}, {int(rows): ms for rows, ms in costs["verify_ms"].items()}))
-    return Regime.of(model, name, REGIMES[name][0])
-
-
-def _rate(played: Sequence[Played]) -> float:
-    return sum(one.tokens for one in played) / sum(one.ms for one in played)
+    verify = {int(rows): ms for rows, ms in costs["verify_ms"].items()}
+    return Regime(name, REGIMES[name][0], "", Measured({1: costs["draft_ms"]}), Measured(dict(sorted(verify.items()))))
 
 
 def _is(row: Row, regime: str) -> bool:

@@ -24,6 +24,11 @@ class Played:
     accepted: int = 0
     by_text: dict[int, list[float]] = field(default_factory=dict)
 
+    @property
+    def rate(self) -> float:
+        """Tokens per ms."""
+        return self.tokens / self.ms
+
     def add(self, texts: Sequence[int], emitted: Sequence[int], ms: float, drafted: int, verified: int) -> None:
         """A round that drafted and verified so many tokens of all requests together."""
         self.rounds += 1

@@ -11,7 +11,7 @@ import numpy as np
 from speckv.benchmarks.bench.plan import OURS, PLAIN
 from speckv.benchmarks.report.reading import Entry, PairCosts, Place, Result, Row
 from speckv.benchmarks.report.words import fixed_gamma
-from speckv.controller.cost import CostModel, Costs
+from speckv.controller.curve import Curve
 
 GAMMAS = range(1, 9)
 BINS = 10
@@ -49,18 +49,19 @@ def economics(result: Result, place: Place) -> Economics | None:
     share = acceptance(result.entries_at(place, chosen))
     if costs is None or share is None:
         return None
-    model = cost_model(costs)
-    plain = model.step_ms(0)
-    gain = {gamma: plain / model.step_ms(gamma) for gamma in GAMMAS}
+    verify = Curve(costs.verify_ms)
+    plain = verify.time(1)
+    gain = {gamma: plain / chain_ms(costs, gamma) for gamma in GAMMAS}
     expected = {gamma: sum(share**i for i in range(gamma + 1)) * gain[gamma] for gamma in GAMMAS}
     perfect = {gamma: (gamma + 1) * gain[gamma] for gamma in GAMMAS}
     best, most = max(expected, key=expected.__getitem__), max(perfect, key=perfect.__getitem__)
-    growth = (best + 1, model.verify_ms(best + 1) / plain)
-    return Economics(model.draft_ms / plain, growth, share, (best, expected[best]), (most, perfect[most]))
+    growth = (best + 1, verify.time(best + 1) / plain)
+    return Economics(costs.draft_ms / plain, growth, share, (best, expected[best]), (most, perfect[most]))
 
 
-def cost_model(costs: PairCosts) -> CostModel:
-    return CostModel(Costs({1: costs.draft_ms}, costs.verify_ms))
+def chain_ms(costs: PairCosts, gamma: int) -> float:
+    """A round that drafts and verifies ``gamma`` tokens."""
+    return gamma * costs.draft_ms + Curve(costs.verify_ms).time(gamma + 1)
 
 
 def acceptance(entries: Sequence[Entry]) -> float | None:
@@ -124,10 +125,9 @@ def cost_fit(result: Result, regime: str) -> Fit | None:
                 times.setdefault(gamma, []).append(draft_ms + verify_ms)
     if regime not in result.costs or not times:
         return None
-    model = cost_model(result.costs[regime])
     points = []
     for gamma, found in sorted(times.items()):
         low, middle, high = (float(value) for value in np.percentile(found, (25, 50, 75)))
-        points.append((gamma, model.step_ms(gamma), (low, middle, high), len(found)))
+        points.append((gamma, chain_ms(result.costs[regime], gamma), (low, middle, high), len(found)))
     errors = [abs(spread[1] / said - 1) for _, said, spread, count in points for _ in range(count)]
     return Fit(points, median(errors))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from speckv.benchmarks.report.economics import Fit, cost_fit, cost_model
+from speckv.benchmarks.report.economics import Fit, chain_ms, cost_fit
 from speckv.benchmarks.report.reading import Bound, Result
 from speckv.benchmarks.report.style import (
     BAR,
@@ -41,11 +41,10 @@ def costs(result: Result) -> list[Drawn]:
 
         def draw(figure: Any, points: list[Any] = points, regime: str = regime) -> None:
             axes = figure.add_subplot()
-            model = cost_model(result.costs[regime])
             line = range(min(MOST_GAMMA, max(point[0] for point in points)) + 1)
             axes.plot(
                 line,
-                [model.step_ms(gamma) for gamma in line],
+                [chain_ms(result.costs[regime], gamma) for gamma in line],
                 color=BLUE,
                 linewidth=2,
                 label="predicted by calibrated costs",
@@ -74,7 +73,7 @@ def costs(result: Result) -> list[Drawn]:
 
         caption = (
             f"A round of γ draft tokens should take γ × {number(of.draft_ms)} ms for the draft and a verify of γ + 1 "
-            f"rows; a verify of one row takes {number(cost_model(of).step_ms(0))} ms. The line is made of such times "
+            f"rows; a verify of one row takes {number(chain_ms(of, 0))} ms. The line is made of such times "
             f"measured beforehand, the dots are {fit.rounds} rounds of the benchmark itself, prefills left out. Where "
             "the dots leave the line, speckv follows the dots: it times its own rounds."
         )
