@@ -42,7 +42,7 @@ def decisions(policy: Policy, future: Future, rounds: int, size: int = 1, room: 
 
 @dataclass(frozen=True)
 class Future:
-    """What rounds would see, ``signals`` (rounds, levels, n, 5), and have accepted: ``matches``, ``ranks`` (rounds, n)."""
+    """What rounds see, ``signals`` (rounds, levels, n, 5), and have accepted, ``matches`` and ``ranks`` (rounds, n)."""
 
     signals: np.ndarray[Any, Any]
     matches: np.ndarray[Any, Any]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from simulation import level
 from transformers import GenerationConfig
 from transformers.generation.candidate_generator import AssistedCandidateGenerator
 from transformers.generation.stopping_criteria import ConfidenceCriteria
@@ -15,7 +16,7 @@ from transformers_helpers import greedy, prompt, tiny_pair
 
 from speckv.benchmarks.peers.hf_default import HFDefault
 from speckv.benchmarks.peers.hf_heuristic import HFHeuristic
-from speckv.controller.policy import Round
+from speckv.controller.policy import Request, Round
 
 MAKERS = {"constant": HFDefault, "heuristic": HFHeuristic}
 SCHEDULES = pytest.mark.parametrize("schedule", MAKERS)
@@ -50,27 +51,30 @@ def stops(generator: AssistedCandidateGenerator, confidence: float) -> bool:
 def test_threshold_and_length_after_every_round(schedule: str, seed: int) -> None:
     draws = random.Random(seed)
     generator, policy = stub_generator(schedule), MAKERS[schedule]()
-    thresholds = set()
+    thresholds, text = set(), Request()
     room = 9_998
     for _ in range(80):
         ids = torch.zeros(1, 9_999 - room, dtype=torch.long)
-        gamma = policy.begin(room)
+        this = Round([text])
+        gamma = policy.begin(this, room)
         assert generator._calculate_new_tokens(ids)[1] == gamma
-        this = Round(0)
-        while this.drafted < gamma:
+        confidences: list[float] = []
+        while len(confidences) < gamma:
             # Few different values, so that some meet the threshold exactly.
             confidence = draws.choice((0.3, 0.5, 0.9, 0.95, 0.99, draws.random()))
-            this.confidences.append(rows(confidence).softmax(-1)[0, 0].item())
-            more = policy.more((0.0,) * this.drafted, tuple(this.confidences))
-            assert more != stops(generator, confidence)
+            confidences.append(rows(confidence).softmax(-1)[0, 0].item())
+            this.levels.append(level(0.0, confidences[-1]))
+            more = policy.deepen(this) > len(confidences)
+            assert more != stops(generator, confidence) or len(confidences) == gamma
             if not more:
                 break
-        while this.accepted < this.drafted and draws.random() < this.confidences[this.accepted]:
-            this.accepted += 1
-        this.emitted = this.accepted + 1
+        this.gamma, accepted = len(confidences), 0
+        while accepted < this.gamma and draws.random() < confidences[accepted]:
+            accepted += 1
+        this.accepted, this.emitted = [accepted], accepted + 1
         room -= this.emitted
-        generator.probs.extend(this.confidences)
-        generator.update_candidate_strategy(ids, torch.zeros(1, this.drafted + 1, 2), this.accepted)
+        generator.probs.extend(confidences)
+        generator.update_candidate_strategy(ids, torch.zeros(1, this.gamma + 1, 2), accepted)
         policy.observe(this)
         assert policy.threshold == generator.generation_config.assistant_confidence_threshold
         assert policy.num_assistant_tokens == generator.num_assistant_tokens
@@ -114,16 +118,17 @@ def test_the_stock_loop_drafts_as_many_tokens(schedule: str, monkeypatch: pytest
     for seed in range(3):
         inputs = {key: ids % 32 for key, ids in prompt(seed=seed).items()}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        policy.start()
+        text = Request()
         for room, probabilities, matches in recorded(target, draft, inputs, monkeypatch, tokens=100):
-            gamma = policy.begin(room)
-            this = Round(0)
+            this = Round([text])
+            gamma = policy.begin(this, room)
             for confidence in probabilities:
-                this.confidences.append(confidence)
-                ended = this.drafted == gamma or not policy.more((0.0,) * this.drafted, this.confidences)
-                assert ended == (this.drafted == len(probabilities))
+                this.levels.append(level(0.0, confidence))
+                made = len(this.levels)
+                ended = made == gamma or policy.deepen(this) == made
+                assert ended == (made == len(probabilities))
             assert probabilities or not gamma
-            this.accepted, this.emitted = matches, matches + 1
+            this.gamma, this.accepted, this.emitted = len(probabilities), [matches], matches + 1
             policy.observe(this)
-            lengths.append(this.drafted)
+            lengths.append(this.gamma)
     assert len(set(lengths)) > 4 and 0 < min(lengths[:-1]) < max(lengths)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from futures import Future, decisions, sees_the_future
 from hypothesis import given
 from hypothesis import strategies as st
-from futures import Future, decisions, sees_the_future
 from simulation import Oracle, World, draft, level, linear, play
 
 from speckv.controller.cost import CostModel
