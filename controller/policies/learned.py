@@ -23,7 +23,7 @@ class Controller(Protocol):
     def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
         """Predicted acceptance rate (K,) if γ tokens were drafted, for each γ; ``signals`` are SIGNAL_FEATURES."""
 
-    def survival(self, prefixes: NDArray[np.float32], further: Sequence[int]) -> Floats:
+    def survival(self, prefixes: NDArray[np.float32], further: tuple[int, ...]) -> Floats:
         """P(as many tokens as were drafted, and e more, are accepted), (n, K), for each e in ``further``.
 
         ``prefixes`` (n, 7) are SURVIVAL_FEATURES but the last. The answer is valid until the next call.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,7 +156,7 @@ class ThroughputPolicy(LearnedPolicy):
             self._paces[alike] = Pace(self.cost, self._length)
         return self._paces[alike]
 
-    def _survival(self, notes: _Notes, drafted: int, further: Sequence[int]) -> Floats:
+    def _survival(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> Floats:
         """P(accepted ≥ drafted + e) of each request and e, corrected, (n, K)."""
         answers = self.controller.survival(notes.prefixes, further)
         totals = answers.sum(axis=0).tolist()
