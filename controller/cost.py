@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from speckv.controller.curve import Costs, Curve
+from speckv.controller.decision import Floats
 from speckv.controller.policy import SIBLINGS, Round
-
-Floats = NDArray[np.floating[Any]]
 
 MOST_TABLES = 64
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,20 +23,6 @@ def best_for_tokens(acceptance: Floats, gammas: Floats) -> Ints:
     """
     best: Ints = (acceptance * gammas).argmax(axis=-1)
     return best
-
-
-def pays(gain: float, survival: float, persistence: float, rate: float, times: Sequence[float], drafted: int) -> bool:
-    """Whether drafting on after ``drafted`` tokens pays for some horizon within ``times``.
-
-    That is: gain + Σ_{j<m} S·cʲ ≥ ρ·(T(i + m) − T(i)) for an m ≥ 1, with S = ``survival``, c = ``persistence``,
-    ρ = ``rate`` (tokens per ms), T = ``times`` (ms by γ) and i = ``drafted``; a batch's S and ρ are its sums.
-    """
-    for horizon in range(drafted + 1, len(times)):
-        gain += survival
-        survival *= persistence
-        if gain >= rate * (times[horizon] - times[drafted]):
-            return True
-    return False
 
 
 def best_for_throughput(acceptance: Floats, gammas: Floats, step_ms: Floats, rate: float) -> Ints:

@@ -71,10 +71,6 @@ class RecentAcceptance:
     """(kept per token, weight at the start) of the recent and of the lasting acceptance."""
 
     def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the text before."""
         self._hits, self._tried = [self.START * weight for _, weight in self.MEMORIES], [w for _, w in self.MEMORIES]
 
     def add(self, accepted: int, drafted: int) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from speckv.controller.decision import Floats
 from speckv.controller.policy import Siblings
-
-Floats = NDArray[np.floating[Any]]
 
 
 def sibling_values(reach: Floats, probabilities: Floats, hit_rates: Floats) -> Floats:

@@ -70,5 +70,4 @@ def test_recent_acceptance_remembers_token_by_token(rounds: list[tuple[int, int]
             for hit in [1.0] * accepted + [0.0] * (accepted < drafted):
                 hits, tried = kept * hits + hit, kept * tried + 1
         assert value == pytest.approx(hits / tried) and 0 <= value <= 1
-    recent.restart()
-    assert recent.values == (0.75, 0.75)
+    assert RecentAcceptance().values == (0.75, 0.75)

@@ -74,12 +74,10 @@ class TestRecentAcceptance:
                     hits[place], tried[place] = kept * hits[place] + outcome, kept * tried[place] + 1.0
         assert recent.values == pytest.approx([a / b for a, b in zip(hits, tried, strict=True)])
 
-    def test_it_can_be_forgotten(self) -> None:
+    def test_the_short_memory_follows_sooner(self) -> None:
         recent = RecentAcceptance()
         recent.add(0, 4)
         assert recent.values[0] < recent.values[1] < 0.75
-        recent.restart()
-        assert recent.values == (0.75, 0.75)
 
 
 class TestRatio:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speckv.controller.decision import Floats
 from speckv.controller.policy import Level, Policy
 
 logger = logging.getLogger("speckv")
-
-Floats = NDArray[np.floating[Any]]
 
 
 class Controller(Protocol):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.policy import BEST, SIBLINGS, Round
 from speckv.controller.tree import sibling_values
-
-Floats = NDArray[np.floating[Any]]
 
 PER_LEVEL = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Siblings a level that are planned with."""

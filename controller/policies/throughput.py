@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speckv.controller.cost import CostModel
+from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.features import LEAST_CONFIDENCE
-from speckv.controller.policies.learned import Controller, Floats, LearnedPolicy
+from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policies.pace import Pace
 from speckv.controller.policies.siblings import SiblingPlan
 from speckv.controller.policy import Round, Siblings
