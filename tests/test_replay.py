@@ -1,112 +1,186 @@
-"""Replay: exact by hand, never better than the clairvoyant bound, and closed to a policy that peeks."""
+"""The replay: exact by hand, the same by looking up as by playing, and closed to a policy that peeks."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from replays import REGIME, TOKENS, StaticTree, branch, random_positions
 from simulation import Oracle
 
-from speckv.benchmarks.peers import PEERS, make_peer
-from speckv.benchmarks.ratios import Timed, rows
-from speckv.benchmarks.replay.engine import clairvoyant, play, rounds
-from speckv.benchmarks.replay.regimes import Regime, load_regimes
-from speckv.benchmarks.traces import Best, Branch, Trace, unfold
-from speckv.controller.errors import SpecKVError
+from speckv.benchmarks.peers import make_peer
+from speckv.benchmarks.peers.p_min import PMin
+from speckv.benchmarks.peers.svip import SVIP
+from speckv.benchmarks.replay.engine import Played, play, rounds
+from speckv.benchmarks.replay.positions import Positions, Served
+from speckv.benchmarks.replay.regimes import Measured, Regime
+from speckv.benchmarks.replay.shapes import SHAPES, play_shape
+from speckv.benchmarks.traces import unfold
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
-from speckv.controller.policy import Policy, Round
-
-REGIME = Regime("test", "fp16", "none", 10.0, tuple(100.0 + rows for rows in range(21)))
-TOKENS = 24
+from speckv.controller.policy import BEST, Policy, Round
 
 
-def best(confidence: float) -> Best:
-    return (confidence, *[min(confidence, (1 - confidence) / 3)] * 3)
+def by_hand() -> Positions:
+    """One text of 6 tokens and one of 3; runs match 3, 2, 1, 0, 2, 1 and 0, 1, 0 tokens."""
+    first = [branch(0, 0.9) for _ in range(6)]
+    first[3] = branch(2, 0.3, 0.3)
+    second = [branch(1, 0.4, 0.4, 0.4), branch(0, 0.9), branch(9, 0.2)]
+    return Positions([unfold("p", "code", 5, first, 4), unfold("q", "chat", 5, second, 4)], tokens=6)
 
 
-def random_trace(seed: int, name: str = "p", tokens: int = TOKENS, depth: int = 20) -> Trace:
-    draws = random.Random(seed)
-    branches = []
-    for place in range(tokens):
-        matched = draws.random() < 0.75
-        length = 1 if matched else max(1, min(depth, TOKENS - place - 1))
-        signals = tuple(draws.uniform(0.1, 1.0) for _ in range(length))
-        branches.append(Branch(0 if matched else 1, tuple(2 * (1 - one) for one in signals), tuple(map(best, signals))))
-    return unfold(name, "code", 5, branches, depth)
+def test_positions_by_hand() -> None:
+    positions = by_hand()
+    assert positions.matches.tolist() == [3, 2, 1, 0, 2, 1, 0, 1, 0]
+    assert positions.room.tolist() == [5, 4, 3, 2, 1, 0, 5, 4, 3]
+    assert (positions.starts.tolist(), positions.ends.tolist(), positions.depth) == ([0, 6], [6, 9], 4)
+    assert positions.signals.shape == (9, 4, 1 + BEST) and np.isfinite(positions.signals).all()
+    assert positions.signals[3, :2, 1].tolist() == pytest.approx([0.3, 0.3])
+    at = np.array([0, 0, 1, 4, 4, 6, 8])
+    accepted, ranks = positions.accepted(at, np.array([2, 4, 4, 2, 3, 1, 2]))
+    assert accepted.tolist() == [2, 3, 2, 2, 2, 0, 0]
+    assert ranks.tolist() == [0, 2, 2, 0, 0, 1, BEST]  # at 4 the text ends, and no rank counts beyond BEST
+
+
+def test_places_are_filled_until_none_waits() -> None:
+    positions = by_hand()
+    served = Served(positions, [0, 1, 1], 2)
+    assert (served.texts, served.at.tolist()) == ([0, 1], [0, 6])
+    assert served.advance(np.array([2, 3])) == [1] and served.full
+    assert (served.texts, served.at.tolist()) == ([0, 1], [2, 6])
+    assert served.advance(np.array([4, 1])) == [] and not served.full
+
+
+def test_every_place_is_kept_busy_with_all_texts() -> None:
+    positions = random_positions()
+    assert sorted(positions.order(1, 0)) == list(range(8)) != positions.order(1, 0) != positions.order(1, 1)
+    assert sorted(positions.order(4, 0)) == sorted(2 * list(range(8)))
+
+
+def totals(played: Played) -> tuple[object, ...]:
+    texts = {text: (tokens, round(ms, 6)) for text, (tokens, ms) in played.by_text.items()}
+    return played.rounds, played.tokens, round(played.ms, 6), played.drafted, played.verified, texts
 
 
 def test_fixed_gamma_by_hand() -> None:
-    branches = [Branch(0, (0.1,), (best(0.9),)) for _ in range(6)]
-    branches[3] = Branch(1, (1.0, 1.0), (best(0.3), best(0.3)))
-    trace = unfold("p", "code", 5, branches, 4)  # matches 3, 2, 1, 0, 2, 1
-    (played,) = play(FixedPolicy(2), [trace], REGIME, tokens=6)
+    played = play(FixedPolicy(2), by_hand(), REGIME, [0])
     # 0: two match, three tokens. 3: none matches, one. 4: room for one, which matches.
-    assert (played.drafted, played.accepted) == ([2, 2, 1], [2, 0, 1])
-    assert played.tokens == 6 and played.ms == pytest.approx(5 * 10 + 102 + 102 + 101)
+    expected = 10 * 2 + 103, 10 * 2 + 103, 10 * 1 + 102
+    assert (played.rounds, played.tokens, played.drafted, played.verified, played.accepted) == (3, 6, 5, 5, 3)
+    assert played.ms == pytest.approx(sum(expected)) and played.by_text == {0: [6, pytest.approx(sum(expected))]}
 
 
-SHORT = 9
+def test_siblings_by_hand() -> None:
+    """At 3 the target's is the draft's third choice, at 6 its second, at 8 none of the first four."""
+    played = [
+        (this.accepted[0], this.ranks[0], emitted[0], this.verified)
+        for this, _, emitted in rounds(StaticTree(2, 2), by_hand(), REGIME, [0, 1])
+    ]
+    # The fourth round: its sibling is right, and with the target's own it is at 8.
+    assert played == [(2, 0, 3, 6), (0, 2, 2, 6), (0, 0, 1, 0), (0, 1, 2, 6), (0, BEST, 1, 6)]
+    found = play(StaticTree(2, 2), by_hand(), REGIME, [0, 1])
+    assert found.ms == pytest.approx(4 * (20 + 107) + 101) and found.tokens == 9
+    assert play(StaticTree(2, 1), by_hand(), REGIME, [0]).rounds == 3  # the third choice is not there: as a chain
+    at_each = {
+        ranks: [emitted[0] for *_, emitted in rounds(StaticTree(2, ranks), by_hand(), REGIME, [1])]
+        for ranks in ((1, 0), (0, 3))
+    }
+    assert at_each == {(1, 0): [2, 1], (0, 3): [1, 2]}  # its second choice is right at the first depth alone
 
 
-def brute_force(trace: Trace, place: int = 0) -> float:
-    if place >= trace.tokens:
-        return 0.0
-    longest = min(int(trace.lengths[place]), SHORT - place - 1)
-    return min(
-        REGIME.step_ms(gamma) + brute_force(trace, place + min(gamma, int(trace.matches[place])) + 1)
-        for gamma in range(longest + 1)
+def test_a_batch_waits_for_its_longest_and_stops_once_a_place_is_free() -> None:
+    found = list(rounds(FixedPolicy(2), by_hand(), REGIME, [0, 1], batch=2))
+    ((one, texts, emitted), (other, _, _)) = found[:2]
+    assert texts == [0, 1] and emitted == [3, 1] and one.emitted == 4 and one.accepted == [2, 0]
+    assert (one.draft_ms, one.verify_ms) == (20, 106) and one.verified == 4
+    assert other.accepted == [0, 1] and len(found) == 2  # the second text has ended
+
+
+def test_identical_requests_are_so_many_times_one() -> None:
+    free = Regime("free", "fp16", "none", Measured({1: 10.0}), Measured({1: 100.0}))
+    positions = random_positions(1)
+    makers: list[Callable[[], Policy]] = [
+        lambda: StaticTree(4, 2),
+        SVIP,
+        lambda: ours(True, free),
+        lambda: ours(False, free),
+    ]
+    for make in makers:
+        one = play(make(), positions, free, [0], 1, exact=True)
+        all_five = play(make(), positions, free, [0] * 5, 5)
+        assert (all_five.rounds, all_five.ms) == (one.rounds, pytest.approx(one.ms))
+        assert all_five.tokens == 5 * one.tokens and all_five.verified == 5 * one.verified > 0
+
+
+def ours(per_level: bool, regime: Regime = REGIME) -> ThroughputPolicy:
+    return ThroughputPolicy(Oracle(0.75), 0, regime.cost_model(), per_level=per_level)
+
+
+AS_POLICIES: dict[str, Callable[[], Policy]] = {
+    **{f"fixed-{gamma}": lambda gamma=gamma: FixedPolicy(gamma) for gamma in (0, 1, 3, 8, 16)},  # type: ignore[misc]
+    **{f"tree-{g}-{k}": lambda g=g, k=k: StaticTree(g, k) for g, k in ((1, 3), (4, 1), (8, 2))},  # type: ignore[misc]
+    "plain": lambda: FixedPolicy(0),
+    "p-min": PMin,
+    "svip": SVIP,
+}
+
+
+@pytest.mark.parametrize("name", AS_POLICIES)
+def test_looking_up_is_playing(name: str) -> None:
+    positions = random_positions()
+    order = positions.order(1, 3)
+    shape = SHAPES[name](positions)
+    assert totals(play_shape(shape, positions, REGIME, order, 1)) == totals(
+        play(AS_POLICIES[name](), positions, REGIME, order)
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_bound_is_the_least_of_all_choices(seed: int) -> None:
-    trace = random_trace(seed, tokens=SHORT)
-    assert clairvoyant([trace], REGIME, SHORT)[0].ms == pytest.approx(brute_force(trace))
+@pytest.mark.parametrize("name", ["fixed-3", "tree-4-1"])
+def test_looking_up_is_playing_in_a_batch_too(name: str) -> None:
+    """Of texts that are over before they reach the most tokens they may have, where requests' rounds would be cut."""
+    whole = random_positions(6)
+    positions = copy.copy(whole)
+    positions.room = whole.room + 20
+    order = positions.order(3, 0)
+    shape = SHAPES[name](positions)
+    played = play(AS_POLICIES[name](), positions, REGIME, order, 3)
+    assert totals(play_shape(shape, positions, REGIME, order, 3)) == totals(played)
 
 
-def policies() -> dict[str, Callable[[], Policy]]:
-    names = [name for name in PEERS if name != "paper"]
-    made: dict[str, Callable[[], Policy]] = {name: lambda name=name: make_peer(name) for name in names}  # type: ignore[misc]
-    return made | {"speckv": lambda: ThroughputPolicy(Oracle(0.75), 0, REGIME.cost_model(), 20)}
+@pytest.mark.parametrize("nodes", [8, 16])
+def test_a_budget_takes_the_most_probable_nodes(nodes: int) -> None:
+    positions = random_positions()
+    shape = SHAPES[f"budget-{nodes}"](positions)
+    for at in range(0, len(positions.matches), 7):
+        best = positions.signals[at, :, 1:]
+        reach = np.concatenate(([1.0], np.cumprod(best[:, 0])))
+        values = [(reach[depth] * best[depth, rank], depth, rank) for depth in range(len(best)) for rank in range(BEST)]
+        taken = sorted(values, key=lambda one: -one[0])[:nodes]
+        spine = min(int(positions.room[at]), sum(rank == 0 for _, _, rank in taken))
+        assert shape.gammas[at] == spine
+        assert shape.verified[at] == spine + sum(rank > 0 and depth < spine for _, depth, rank in taken)
 
 
-@pytest.mark.parametrize("name", [name for name in policies() if not name.startswith("fixed-") or name == "fixed-3"])
-def test_no_policy_is_faster_than_the_bound(name: str) -> None:
-    traces = [random_trace(seed) for seed in range(8)]
-    for played, bound in zip(
-        play(policies()[name](), traces, REGIME, TOKENS), clairvoyant(traces, REGIME, TOKENS), strict=True
-    ):
-        assert played.ms >= bound.ms - 1e-9
-        assert sum(played.accepted) + len(played.drafted) >= played.tokens
-
-
-def scrambled(trace: Trace, place: int, drafted: int) -> Trace:
-    """``trace`` with other signals wherever a policy , ``drafted`` tokens into ``place``, cannot have looked."""
-    generator = np.random.default_rng(1)
-    entropies, best = trace.entropies.copy(), trace.best.copy()
-    for later in range(place, trace.tokens):
-        first = drafted if later == place else 0
-        best[later, first:] = generator.random(best[later, first:].shape)
-        entropies[later, first:] = 5 * generator.random(entropies.shape[1] - first)
-    return replace(trace, entropies=entropies, best=best)
-
-
-def peeks(make: Callable[[Trace], Policy]) -> bool:
+def peeks(make: Callable[[Positions], Policy]) -> bool:
     """Whether a policy decides otherwise when only what it could not have seen yet is changed."""
-    trace = random_trace(3)
-    places, place = [], 0
-    for this in rounds(make(trace), trace, TOKENS, REGIME):
-        places.append((place, this.drafted))
-        place += this.emitted
-    for number, (place, drafted) in enumerate(places):
-        changed = scrambled(trace, place, drafted)
-        played = list(rounds(make(changed), changed, TOKENS, REGIME))
-        if [one.drafted for one in played[: number + 1]] != [drafted for _, drafted in places[: number + 1]]:
+    positions = random_positions(2)
+    places, made, at = [], [], 0
+    for this, _, emitted in rounds(make(positions), positions, REGIME, [0, 1]):
+        places.append(at)
+        made.append((len(this.levels), this.gamma, this.verified))
+        at += emitted[0]
+    for number, (at, (drafted, *_)) in enumerate(zip(places, made, strict=True)):
+        changed = copy.copy(positions)
+        changed.signals = positions.signals.copy()
+        generator = np.random.default_rng(number)
+        changed.signals[at, drafted:] = generator.dirichlet(np.ones(5), positions.depth - drafted)
+        changed.signals[at + 1 :] = generator.dirichlet(np.ones(5), changed.signals[at + 1 :].shape[:2])
+        changed.matches, changed.ranks = positions.matches.copy(), positions.ranks.copy()
+        changed.matches[at + 1 :], changed.ranks[at + 1 :] = 0, 1
+        again = rounds(make(changed), changed, REGIME, [0, 1])
+        if [(len(this.levels), this.gamma, this.verified) for this, *_ in again][: number + 1] != made[: number + 1]:
             return True
     return False
 
@@ -114,63 +188,38 @@ def peeks(make: Callable[[Trace], Policy]) -> bool:
 class Peeker(Policy):
     """Drafts as long as the trace's next confidence, which nobody has seen yet, is high."""
 
-    per_token = True
+    per_level = True
 
-    def __init__(self, trace: Trace) -> None:
-        self.trace, self.place = trace, 0
+    def __init__(self, positions: Positions) -> None:
+        self.positions, self.at = positions, 0
 
-    def begin(self, room: int) -> int:
+    def begin(self, this: Round, room: int) -> int:
         return room
 
-    def more(self, entropies: Sequence[float], confidences: Sequence[float]) -> bool:
-        ahead = self.trace.confidences[self.place]
-        return len(confidences) < len(ahead) and float(ahead[len(confidences)]) > 0.5
+    def deepen(self, this: Round) -> int:
+        ahead = self.positions.signals[self.at, :, 1]
+        return len(this.levels) + (len(this.levels) < len(ahead) and ahead[len(this.levels)] > 0.5)
 
-    def observe(self, outcome: Round) -> None:
-        self.place += outcome.emitted
+    def observe(self, this: Round) -> None:
+        self.at += this.emitted
 
 
 def test_a_policy_that_peeks_is_found_out() -> None:
     assert peeks(Peeker)
 
 
-@pytest.mark.parametrize("name", [name for name in policies() if not name.startswith("fixed-") or name == "fixed-3"])
+ADAPTIVE = ("hf-default", "hf-heuristic", "p-min", "svip", "sglang-ema", "bandit", "paper")
+
+
+@pytest.mark.parametrize("name", [*ADAPTIVE, "speckv", "speckv-step"])
 def test_no_policy_peeks(name: str) -> None:
-    assert not peeks(lambda _: policies()[name]())
+    assert not peeks(lambda _: ours(name == "speckv") if "speckv" in name else make_peer(name, Oracle(0.75)))
 
 
-def test_ratios_by_hand() -> None:
-    tokens = np.array([10.0, 30.0])
-    timed = {
-        "plain": Timed(tokens, np.array([100.0, 300.0])),
-        "fixed-2": Timed(tokens, np.array([50.0, 300.0])),
-        "speckv": Timed(tokens, np.array([50.0, 150.0])),
-        "clairvoyant": Timed(tokens, np.array([40.0, 120.0])),
-    }
-    found = {(row["policy"], row["task"]): row for row in rows(timed, ["code", "chat"], ("plain", "fixed-2"))}
-    ours = found["speckv", "all"]
-    assert (ours["vs_plain"], ours["vs_best_fixed"]) == pytest.approx((2.0, 1.75)) and ours["best_fixed"] == "fixed-2"
-    assert ours["vs_hf_default"] is None and ours["vs_fixed4"] is None
-    assert ours["oracle_share"] == pytest.approx((40 / 200 - 40 / 350) / (40 / 160 - 40 / 350))
-    assert found["speckv", "chat"]["vs_best_fixed"] == pytest.approx(2.0)
-    assert found["speckv", "code"]["vs_best_fixed"] == pytest.approx(1.0)
-    low, high = ours["ci"]["vs_best_fixed"]
-    assert (low, high) == pytest.approx((1.0, 2.0))  # both prompts the first; both the second
-
-
-def test_the_shipped_regimes_are_readable() -> None:
-    regimes = load_regimes()
-    assert {"paper-fp16", "paper-int8", "paper-nf4", "8b70b", "here-bf16", "here-int8", "here-nf4"} == set(regimes)
-    assert regimes["paper-fp16"].step_ms(4) == pytest.approx(20.2 + 4 * 10.5)
-    for regime in regimes.values():
-        assert list(regime.verify_ms) == sorted(regime.verify_ms) and regime.source
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"a": {}}', '{"a": {"compression": "fp16", "trace": "t", "draft_ms": 1}}']
-)
-def test_a_broken_regimes_file_is_named(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "regimes.json"
-    path.write_text(text)
-    with pytest.raises(SpecKVError, match=r"regimes.json: not a regimes file"):
-        load_regimes(path)
+def test_a_policy_is_shown_copies() -> None:
+    positions = random_positions(1)
+    before = positions.signals.copy()
+    for this, *_ in rounds(FixedPolicy(3), positions, REGIME, [0]):
+        for level in this.levels:
+            level[:] = 7.0
+    assert (positions.signals == before).all() and positions.room[0] == TOKENS - 1
