@@ -16,6 +16,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.extras import require
 
 CompressionOption = Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")]
+AUTO = "auto"
 DraftOption = Annotated[str, typer.Option("--draft-compression", help="Of the draft.")]
 RUNNING = ("torch", "transformers", "onnxruntime", "onnx")
 """The libraries by which a pair runs with a controller."""
@@ -34,8 +35,8 @@ def _prepare_torch(threads: int) -> None:
 @app.command()
 def demo(
     pair: PairOption = "default",
-    compression: CompressionOption = "bf16",
-    draft_compression: DraftOption = "bf16",
+    compression: Annotated[str, typer.Option(help="As elsewhere; auto: bf16, or fp32 on a CPU without it.")] = AUTO,
+    draft_compression: Annotated[str, typer.Option(help="Of the draft.")] = AUTO,
     prompts: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 4,
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 48,
     modes: Annotated[str, typer.Option(help="Comma-separated: plain, hf-default, fixed-N, paper, speckv.")] = "",
@@ -45,15 +46,19 @@ def demo(
 ) -> None:
     """Get a real pair of models, generate in every mode, and print a table."""
     require(*RUNNING)
+    import torch
+
     from speckv.benchmarks.demo import DEMO_MODES, as_json, compare, table
     from speckv.benchmarks.generation import Modes
-    from speckv.benchmarks.machine import machine, versions
+    from speckv.benchmarks.machine import lacks_bf16, machine, versions
     from speckv.benchmarks.progress import progress
     from speckv.benchmarks.prompts import load_prompts
     from speckv.controller.files import write_whole
     from speckv.integrations.models import load_pair, resolve
 
     _prepare_torch(threads)
+    dense = "fp32" if lacks_bf16() and not torch.cuda.is_available() else "bf16"
+    compression, draft_compression = (dense if one == AUTO else one for one in (compression, draft_compression))
     with progress() as report:
         sources = resolve(pair, report)
         say(f"Models: {sources.origin}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
 
-from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.machine import lacks_bf16, machine, versions
 from speckv.controller.errors import SpecKVError
 from speckv.controller.extras import missing
 from speckv.integrations.installed import allowed, version
@@ -33,7 +33,7 @@ def examine() -> list[Finding]:
         *_transformers(),
         _sglang(),
     ]
-    if "amx_bf16" not in str(facts["formats"]) and "avx512_bf16" not in str(facts["formats"]):
+    if lacks_bf16():
         findings.append(Finding("bf16 on this CPU", "emulated, so fp32 models are likely faster"))
     return findings
 

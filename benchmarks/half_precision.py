@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from speckv.benchmarks.machine import machine
+from speckv.benchmarks.machine import lacks_bf16
 
 NATIVE, EMULATED = "native", "bf16 emulated in float32"
 ROWS = 16
@@ -25,8 +25,7 @@ Product = Callable[[Tensor], Tensor]
 
 def arithmetic() -> str:
     """How bfloat16 is to be computed on this machine's CPU: NATIVE, or EMULATED where it is known to lack it."""
-    formats = str(machine()["formats"]).split()
-    return EMULATED if "avx2" in formats and not {"avx512_bf16", "amx_bf16"} & set(formats) else NATIVE
+    return EMULATED if lacks_bf16() else NATIVE
 
 
 def emulate(model: PreTrainedModel) -> PreTrainedModel:

@@ -36,3 +36,9 @@ def machine() -> dict[str, str | int]:
         "cores": os.cpu_count() or 0,
         "system": platform.system(),
     }
+
+
+def lacks_bf16() -> bool:
+    """Whether this machine's CPU is known to have no instructions for bfloat16, which torch then multiplies slowly."""
+    formats = str(machine()["formats"]).split()
+    return "avx2" in formats and not {"avx512_bf16", "amx_bf16"} & set(formats)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from speckv.benchmarks import half_precision
+from speckv.benchmarks import machine
 from speckv.benchmarks.half_precision import EMULATED, NATIVE, arithmetic, emulate
 
 
@@ -50,5 +50,5 @@ def test_other_formats_are_left_alone() -> None:
     [("avx2", EMULATED), ("avx2 avx512f", EMULATED), ("avx2 avx512f avx512_bf16", NATIVE), ("", NATIVE)],
 )
 def test_only_a_cpu_known_to_lack_it_is_helped(monkeypatch: pytest.MonkeyPatch, formats: str, expected: str) -> None:
-    monkeypatch.setattr(half_precision, "machine", lambda: {"formats": formats})
+    monkeypatch.setattr(machine, "machine", lambda: {"formats": formats})
     assert arithmetic() == expected
