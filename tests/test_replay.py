@@ -98,6 +98,16 @@ def test_a_batch_waits_for_its_longest_and_stops_once_a_place_is_free() -> None:
     assert other.accepted == [0, 1] and len(found) == 2  # the second text has ended
 
 
+def test_every_text_is_a_new_request() -> None:
+    seen = [(this.requests[0], texts[0]) for this, texts, _ in rounds(FixedPolicy(2), by_hand(), REGIME, [0, 1, 0])]
+    runs = [
+        text
+        for before, (request, text) in zip([None, *seen], seen, strict=False)
+        if before is None or request is not before[0]
+    ]
+    assert runs == [0, 1, 0]
+
+
 def test_identical_requests_are_so_many_times_one() -> None:
     free = Regime("free", "fp16", "none", Measured({1: 10.0}), Measured({1: 100.0}))
     positions = random_positions(1)
