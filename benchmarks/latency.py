@@ -111,7 +111,7 @@ def percentiles(taken: NDArray[Any]) -> dict[str, float]:
 
 
 def papers(count: int, level: int = 0) -> dict[str, float]:
-    """One request's decision, four scikit-learn ``predict`` calls, one for each γ; fitted to nothing, which takes as long."""
+    """One request's decision: four scikit-learn ``predict`` calls, of a model fitted to nothing: that takes as long."""
     model = make_model(*ESTIMATORS["mlp16"], 0)[-1]
     generator = np.random.default_rng(0)
     model.set_params(max_iter=2, early_stopping=False)
