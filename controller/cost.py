@@ -86,7 +86,9 @@ class CostModel:
         elif self._extend.timed:
             self._extend.follow(change)
         forwards = levels - self.extends
-        if outcome.draft_ms is not None and outcome.draft_prefill:
+        # In transformers' loop the draft catches up in the forward of its first level.
+        catching_up = outcome.draft_prefill or (not self.extends and outcome.caught_up > size)
+        if outcome.draft_ms is not None and catching_up:
             forward = float(self._drafting(size, 2)[2] - self._drafting(size, 2)[1])
             self.learn_reading(outcome.caught_up, max(forward, outcome.draft_ms - (levels - 1) * forward))
         elif outcome.draft_ms is not None and forwards > 0:

@@ -194,6 +194,9 @@ def test_a_prefill_is_no_round() -> None:
     assert verify_ms(cost, 3) == pytest.approx(106)
     cost.observe(timed(2, 30, 5000, verify_prefill=True))
     assert (draft_ms(cost), verify_ms(cost, 3)) == (15, pytest.approx(106))
+    for _ in range(WINDOW):  # after a rest
+        cost.observe(timed(2, 900, 106, caught_up=40))
+    assert draft_ms(cost) == 15
 
 
 def test_a_drafts_prefill_tells_what_reading_takes() -> None:
