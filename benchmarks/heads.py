@@ -20,7 +20,8 @@ from speckv.controller.decision import best_for_tokens
 from speckv.controller.files import write_whole
 from speckv.controller.policies.tokens import PAPER_GAMMAS
 from speckv.controller.records import read_records
-from speckv.controller.training import ESTIMATORS, Array, acceptance_data, fit, make_model
+from speckv.controller.training import ESTIMATORS, acceptance_data, fit, make_model
+from speckv.controller.walks import Array
 from speckv.export.artefact import Metadata, make_artefact
 from speckv.export.convert import to_onnx
 from speckv.export.parity import check_parity

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from speckv.controller.cost import Costs
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 

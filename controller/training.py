@@ -61,7 +61,7 @@ def acceptance_data(rows: Sequence[Row]) -> tuple[Array, Array]:
     return np.array(features, dtype=np.float32), np.array(rates, dtype=np.float32)
 
 
-def held_out(groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
+def held_out(groups: Sequence[str] | NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
     """True for the rows of a TEST_SHARE of the groups, chosen by ``seed``: split by prompt, never by step."""
     names = sorted(set(groups))
     if len(names) < 5:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,13 +47,15 @@ def play_cell(regime: Regime, positions: Positions, batch: int, controller: str)
     }
     loaded, level = Controller.load(controller), compression_level(regime.compression)
 
-    def ours(mode: str, siblings: bool) -> Policy:
+    def peer(name: str) -> Policy:
+        return make_peer(name, loaded, level)
+
+    def ours(name: str) -> Policy:
+        mode, siblings = OURS[name]
         return make_policy(loaded, "throughput", mode, level, regime.cost_model(batch), siblings=siblings)
 
-    made: dict[str, Callable[[], Policy]] = {
-        name: lambda name=name: make_peer(name, loaded, level) for name in (*ADAPTIVE, *(SINGLE if batch == 1 else ()))
-    }
-    made |= {name: lambda how=how: ours(*how) for name, how in OURS.items()}
+    made = {name: partial(peer, name) for name in (*ADAPTIVE, *(SINGLE if batch == 1 else ()))}
+    made |= {name: partial(ours, name) for name in OURS}
     for name, make in made.items():
         exact = name.startswith("speckv-step")
         played[name] = [play(make(), positions, regime, order, batch, exact) for order in orders]

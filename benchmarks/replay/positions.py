@@ -49,7 +49,7 @@ class Positions:
     @property
     def depth(self) -> int:
         """Tokens of the longest run."""
-        return self.signals.shape[1]
+        return int(self.signals.shape[1])
 
     def accepted(self, at: Ints, gammas: Any) -> tuple[Ints, Ints]:
         """(spine tokens accepted, rank of the target's token where it was rejected, else 0) of rounds at ``at``."""

@@ -96,11 +96,12 @@ class Regime:
 
     def cost_model(self, batch: int = 1) -> CostModel:
         """The cost model that calibrating under this regime gives."""
-        tables = []
-        for forward in (self.draft, self.verify):
-            knots = np.array(forward.knots(batch, _most_rows(batch)))
-            tables.append(dict(zip(knots.tolist(), forward.times(batch, knots).tolist(), strict=True)))
-        return CostModel(Costs(*tables))
+        draft, verify = (self._table(forward, batch) for forward in (self.draft, self.verify))
+        return CostModel(Costs(draft, verify))
+
+    def _table(self, forward: Forward, batch: int) -> dict[int, float]:
+        knots = np.array(forward.knots(batch, _most_rows(batch)))
+        return dict(zip(knots.tolist(), forward.times(batch, knots).tolist(), strict=True))
 
 
 def _most_rows(batch: int) -> int:

@@ -56,9 +56,9 @@ def budget(nodes: int) -> Maker:
         order = (-values.reshape(len(values), -1)).argsort(axis=1, kind="stable")[:, :nodes]
         chosen = np.zeros((len(values), positions.depth * (1 + SIBLINGS)), dtype=bool)
         np.put_along_axis(chosen, order, True, axis=1)
-        chosen = chosen.reshape(len(values), positions.depth, -1)
-        gammas = np.minimum(chosen[:, :, 0].sum(axis=1), positions.room)
-        return _shape(positions, gammas, chosen[:, :, 1:].sum(axis=2))
+        by_level = chosen.reshape(len(values), positions.depth, -1)
+        gammas = np.minimum(by_level[:, :, 0].sum(axis=1), positions.room)
+        return _shape(positions, gammas, by_level[:, :, 1:].sum(axis=2))
 
     return make
 
