@@ -36,7 +36,7 @@ WARM_UP = 200
 PAPERS_DRAFTED = 4
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]
 Times = dict[str, list[int]]
 Answer = TypeVar("Answer")
 
@@ -48,7 +48,7 @@ def signals(size: int, seed: int = 0) -> Floats:
         ..., : -BEST - 1 : -1
     ]
     entropies = -(best * np.log(np.maximum(best, 1e-9))).sum(axis=-1, keepdims=True)
-    return np.concatenate((entropies, best), axis=-1)
+    return np.concatenate((entropies, best), axis=-1).astype(np.float32)
 
 
 def rounds(policy: Policy, size: int, times: Times) -> Iterator[Round]:

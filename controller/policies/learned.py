@@ -46,7 +46,7 @@ class LearnedPolicy(Policy):
     def usable(self, signals: Level) -> bool:
         """Whether the controller can be asked about ``signals``; says once when it cannot for a NaN."""
         # A sum is finite where all is, and a NaN or an infinity never leaves one: much cheaper than isfinite of each.
-        if math.isfinite(float(signals.sum())):
+        if math.isfinite(np.add.reduce(signals, None)):
             return True
         if not self.fallbacks:
             logger.warning("speckv: the draft's signals are not finite; using γ %d while they are", self.fallback_gamma)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
@@ -23,7 +22,8 @@ class SiblingPlan:
     """Learns from every rejection, verified or not, how often siblings are right.
 
     ``counts`` (ceiling + 1, C) are the numbers of siblings a request that are planned with, by γ. Of a policy that
-    drafts chains (``used`` False) that is none.
+    drafts chains (``used`` False) that is none. ``basis`` (2, C) is what an accepted token and what a rejected request
+    add to the tokens of a round, with each of them.
     """
 
     def __init__(self, ceiling: int, used: bool) -> None:
@@ -31,19 +31,15 @@ class SiblingPlan:
         per_level = PER_LEVEL if used else PER_LEVEL[:1]
         self.counts = np.rint(np.outer(np.arange(ceiling + 1), per_level)).astype(np.int64)
         self._shares = [Ratio(share, DOUBT, KEPT) for share in EXPECTED[1 : len(per_level)]]
-        self._expected = np.array(EXPECTED[: len(per_level)])
+        self.basis = np.ones((2, len(per_level)))
+        self.basis[1] = EXPECTED[: len(per_level)]
         self._ranks = [Ratio(1.0, DOUBT / 4, KEPT) for _ in range(SIBLINGS)]
         self._hit_rates = np.ones(SIBLINGS)
-
-    def expected(self, rejected: Floats, depths: NDArray[np.int64]) -> Floats:
-        """Tokens that siblings should add where so many requests are ``rejected`` (D,) within ``depths``, (D, C)."""
-        found: Floats = rejected[:, None] * self._expected
-        return found
 
     def values(self, signals: Floats) -> Floats:
         """Of every sibling of the drafted levels, (n, γ, SIBLINGS); ``signals`` (n, γ, 1 + BEST)."""
         reach = np.ones(signals.shape[:2])
-        np.cumprod(signals[:, :-1, 1], axis=1, out=reach[:, 1:])
+        np.multiply.accumulate(signals[:, :-1, 1], axis=1, out=reach[:, 1:])
         return sibling_values(reach, signals[:, :, 2:], self._hit_rates)
 
     def learn(self, outcome: Round, values: Floats) -> None:
@@ -65,4 +61,4 @@ class SiblingPlan:
         for count, ratio in zip(self.counts[gamma, 1:], self._shares, strict=True):
             ratio.add(float((before < count).sum()) / size, float(rejected.sum()) / size)
         self._hit_rates = np.array([ratio.value for ratio in self._ranks])
-        self._expected = np.array([0.0, *(ratio.value for ratio in self._shares)])
+        self.basis[1, 1:] = [ratio.value for ratio in self._shares]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.controller.cost import CostModel
+from speckv.controller.cost import MOST_TABLES, CostModel
 from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.features import LEAST_CONFIDENCE
@@ -39,7 +39,11 @@ class _Notes:
     """Requests whose spine should survive all levels but the newest."""
     drafting: Floats
     verify: Floats
-    prefixes: NDArray[np.float32] = field(init=False)
+    prices: Floats
+    """(max_gamma + 1, choices): ρ times what a shape takes beyond a plain round, all of its levels drafted."""
+    prefixes: NDArray[np.float32]
+    entropies: Floats
+    """(n,): their sum over the drafted levels."""
     asked: dict[int, float] = field(default_factory=dict)
     """By depth j, Σ over requests of P(accepted ≥ j) as predicted, uncorrected, before level j was there."""
     siblings: int | None = None
@@ -76,6 +80,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._plan = SiblingPlan(max_gamma, siblings)
         self._correction = Ratio(1.0, DOUBT, CALM)
         self._paces: dict[int, Pace] = {}
+        self._tables: dict[int, tuple[Floats, Floats]] = {}
         self._further = tuple(range(AHEAD + 1)) if per_level else tuple(range(HORIZON + 1))
 
     def begin(self, this: Round, room: int) -> int:
@@ -85,14 +90,16 @@ class ThroughputPolicy(LearnedPolicy):
         size = this.size
         pace = self._pace(size)
         drafting, verify = self.cost.tables(size, self.max_gamma)
-        notes = this.notes = _Notes(limit, pace.rate(size, float(verify[size])), float(size), drafting, verify)
-        notes.prefixes = np.zeros((size, 7), dtype=np.float32)
-        notes.prefixes[:, 3:5] = [request.recent.values for request in this.requests]
-        notes.prefixes[:, 5] = self.compression
-        gains, tokens = self._gains(notes, self._survival(notes, 0, self._further[1:]), 0)
+        rate = pace.rate(size, float(verify[size]))
+        prefixes = np.zeros((size, 7), dtype=np.float32)
+        prefixes[:, 3:5] = [request.recent.values for request in this.requests]
+        prefixes[:, 5] = self.compression
+        prices = rate * self._shapes(size, drafting, verify)
+        notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, prefixes, np.zeros(size))
+        gains, tokens = self._gains(notes, self._alive(notes, 0, self._further[1:]), 0)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
-        pays = depth > 0 or pace.option(notes.asked[1]) >= notes.rate * drafting[1]
-        pace.promise(size, float(tokens[depth, choice]), float(gains[depth, choice]) / notes.rate)
+        pays = depth > 0 or pace.option(notes.asked[1]) >= rate * drafting[1]
+        pace.promise(size, float(tokens[depth, choice]), float(gains[depth, choice]) / rate)
         return limit if pace.drafts(pays, size, sum(request.stale for request in this.requests)) else 0
 
     def deepen(self, this: Round) -> int:
@@ -102,26 +109,27 @@ class ThroughputPolicy(LearnedPolicy):
             notes.broken = True
             # None that was drafted before is left out: what came of them was drawn.
             return max(min(self.fallback_gamma, notes.limit), drafted)
-        prefixes, entropy = notes.prefixes, level[:, 0]
-        prefixes[:, 0] += (entropy - prefixes[:, 0]) / drafted
-        prefixes[:, 1] += np.log(np.maximum(level[:, 1], LEAST_CONFIDENCE))
-        np.maximum(prefixes[:, 2], entropy, out=prefixes[:, 2])
-        prefixes[:, 6] = drafted
-        survival = self._survival(notes, drafted, self._further)
-        gains, _ = self._gains(notes, survival, drafted)
+        features, signals = notes.prefixes.T, level.T.astype(np.float32, copy=False)
+        notes.entropies += signals[0]
+        np.divide(notes.entropies, drafted, out=features[0], casting="same_kind")
+        features[1] += np.log(np.maximum(signals[1], LEAST_CONFIDENCE))
+        np.maximum(features[2], signals[0], out=features[2])
+        features[6].fill(drafted)
+        alive = self._alive(notes, drafted, self._further)
+        gains, _ = self._gains(notes, alive, drafted)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
-        gamma = drafted - 1 + depth
+        gamma: int = drafted - 1 + depth
         if not self.per_level:
             notes.siblings = int(self._plan.counts[gamma, choice])
             return gamma
-        notes.alive = float(survival[:, 0].sum())
+        notes.alive = alive[1]
         return notes.limit if gamma > drafted else gamma
 
     def choose(self, this: Round) -> Siblings | None:
         notes: _Notes = this.notes
         if notes.broken or not self._plan.used or not this.gamma:
             return None
-        signals = np.stack(this.levels[: this.gamma], axis=1)
+        signals = np.array(this.levels[: this.gamma]).swapaxes(0, 1)
         if not self.per_level and not self.usable(signals):
             return None
         values = notes.values = self._plan.values(signals)
@@ -140,6 +148,7 @@ class ThroughputPolicy(LearnedPolicy):
         if notes is not None and notes.values is not None:
             self._plan.learn(this, notes.values)
         self._pace(this.size).learn(this, asked.get(1, 0.0), notes.rate if notes else 0.0)
+        self.cost.tables(this.size, self.max_gamma)  # now, and not when a round waits for its decision
 
     def prefill(self, size: int, requests: int, tokens: int) -> bool:
         return self._pace(size).worth_reading(size, requests, tokens)
@@ -157,27 +166,46 @@ class ThroughputPolicy(LearnedPolicy):
             self._paces[alike] = Pace(self.cost, self._length)
         return self._paces[alike]
 
-    def _survival(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> Floats:
-        """P(accepted ≥ drafted + e) of each request and e, corrected, (n, K)."""
-        answers = self.controller.survival(notes.prefixes, further)
-        totals = answers.sum(axis=0).tolist()
-        notes.asked |= {drafted + more: total for more, total in zip(further, totals, strict=True) if more}
-        survival: Floats = np.minimum(1.0, answers * self._correction.value)
-        return survival
+    def _shapes(self, size: int, drafting: Floats, verify: Floats) -> Floats:
+        """What every γ and planned number of siblings takes beyond a plain round, (max_gamma + 1, choices)."""
+        known = self._tables.get(size)
+        if known is None or known[0] is not verify:
+            depths = np.arange(self.max_gamma + 1)[:, None]
+            shapes = verify[size * (1 + depths + self._plan.counts)] - verify[size] + drafting[depths]
+            if len(self._tables) >= MOST_TABLES:
+                self._tables.clear()
+            known = self._tables[size] = (verify, shapes)
+        return known[1]
 
-    def _gains(self, notes: _Notes, survival: Floats, drafted: int) -> tuple[Floats, Floats]:
+    def _alive(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> list[float]:
+        """Σ over requests of P(accepted ≥ j), corrected: as known before, and of j = drafted + e for each e."""
+        answers = self.controller.survival(notes.prefixes, further)
+        correction, size = self._correction.value, len(answers)
+        totals = (answers[0] if size == 1 else np.add.reduce(answers, 0)).tolist()
+        for more, total in zip(further, totals, strict=True):
+            if more:
+                notes.asked[drafted + more] = total
+        if correction > 1.0 and size > 1:
+            return [notes.alive, *np.add.reduce(np.minimum(answers * correction, 1.0), 0).tolist()]
+        return [notes.alive, *(min(size, total * correction) for total in totals)]
+
+    def _gains(self, notes: _Notes, alive: list[float], drafted: int) -> tuple[Floats, Floats]:
         """What verifying γ = first, first + 1 … levels with each planned number of siblings is worth, and its tokens.
 
-        first is 0 before drafting, and then one less than was ``drafted``. Both are (depths, choices): tokens beyond
-        the target's own and beyond those of ``first``, and these less ρ times what the shape takes.
+        first is 0 before drafting, and then one less than was ``drafted``; ``alive`` begins with it. Both are (depths,
+        choices): tokens beyond the target's own and beyond those of ``first``, and these less ρ times what the shape
+        takes.
         """
-        first, size = max(0, drafted - 1), len(survival)
-        depths = np.arange(first, min(first + survival.shape[1], notes.limit) + 1)
-        alive = np.empty(len(depths))
-        alive[0], alive[1:] = notes.alive, survival.sum(axis=0)[: len(depths) - 1]
-        np.minimum.accumulate(alive, out=alive)
-        tokens = (alive.cumsum() - alive[0])[:, None] + self._plan.expected(size - alive, depths)
-        counts = self._plan.counts[depths]
-        ms = notes.verify[size * (1 + depths[:, None] + counts)] - notes.verify[size]
-        ms += (notes.drafting[np.maximum(depths, drafted)] - notes.drafting[drafted])[:, None]
-        return tokens - notes.rate * ms, tokens
+        first, size = max(0, drafted - 1), len(notes.entropies)
+        last = min(first + len(alive), notes.limit + 1)
+        tokens, least = 0.0, alive[0]
+        # What the newest level took is spent, whether or not it is verified.
+        spent = notes.rate * float(notes.drafting[drafted] - notes.drafting[first])
+        rows = [(-spent, size - least)]
+        for one in alive[1 : last - first]:
+            least = min(least, one)
+            tokens += least
+            rows.append((tokens, size - least))
+        worth: Floats = np.array(rows) @ self._plan.basis
+        gains: Floats = worth - notes.prices[first:last]
+        return gains, worth
