@@ -275,6 +275,8 @@ def test_a_handed_in_cache_of_states_alone_is_decoded_plainly(caplog: pytest.Log
     target = MambaForCausalLM(
         MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, eos_token_id=None)
     ).eval()
+    if cache_name(parameters(target.forward)) is None:
+        pytest.skip("in this version of transformers a Mamba has no cache of the common name")
     first = first_turn(target)
     more = torch.cat((first.sequences, prompt(5, 1)["input_ids"]), dim=1)
     draft = tiny()
