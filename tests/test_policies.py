@@ -175,6 +175,13 @@ def test_the_papers_rule_by_hand() -> None:
     assert TokensPolicy(rates, 2, 1).gammas == (1,)
 
 
+def test_the_paper_keeps_to_the_ceiling_that_a_user_sets() -> None:
+    rates = Rates({2.0: (0.9, 0.8, 0.7, 0.6)})
+    for most, chosen in ((4, 4), (20, 8), (None, 8)):
+        made = make_policy(rates, "tokens", "step", 2, CostModel(Costs.linear(10, 100)), max_gamma=most)
+        assert made.begin(known(2.0), 100) == chosen
+
+
 def test_the_paper_asks_with_the_last_rounds_signals_and_first_falls_back() -> None:
     rates = Rates({3.0: (0.1, 0.1, 0.1, 0.1)})
     policy = TokensPolicy(rates, 2, fallback_gamma=3)

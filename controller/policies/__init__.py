@@ -7,7 +7,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.learned import Controller
 from speckv.controller.policies.throughput import HIGHEST_CEILING, ThroughputPolicy
-from speckv.controller.policies.tokens import TokensPolicy
+from speckv.controller.policies.tokens import PAPER_GAMMAS, TokensPolicy
 from speckv.controller.policy import Policy
 
 OBJECTIVES = ("throughput", "tokens")
@@ -40,6 +40,6 @@ def make_policy(
     if max_gamma is not None and not 1 <= max_gamma <= HIGHEST_CEILING:
         raise SpecKVError(f"max_gamma {max_gamma}: must be within 1 … {HIGHEST_CEILING}")
     if objective == "tokens":
-        return TokensPolicy(controller, compression, fallback_gamma=fallback_gamma)
+        return TokensPolicy(controller, compression, max_gamma or PAPER_GAMMAS[-1], fallback_gamma)
     ceiling = max_gamma or HIGHEST_CEILING
     return ThroughputPolicy(controller, compression, cost, ceiling, mode == "token", siblings, fallback_gamma)
