@@ -16,8 +16,9 @@ from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs, end_tokens, shown
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
-from speckv.benchmarks.traces import BEST, FORMAT, LAST_RANK, Best, Branch, write_traces
+from speckv.benchmarks.traces import FORMAT, LAST_RANK, Best, Branch, write_traces
 from speckv.controller.errors import SpecKVError
+from speckv.controller.policy import BEST
 from speckv.controller.records import Journal
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
+from speckv.controller.policy import BEST
 
 FACTS_KEY = b"speckv.traces"
 FORMAT = 2
 """1 had no ranks, and of each distribution only the best probability."""
-BEST = 4
-"""How many of a distribution's probabilities are kept."""
 LAST_RANK = 255
 """Stands for itself and everything after."""
 

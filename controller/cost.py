@@ -36,7 +36,7 @@ class CostModel:
 
     def rest_ms(self, size: int) -> float:
         """A round of ``size`` requests without the draft."""
-        return self._verify.time(size) + self.costs.verify_context * self._position / 1e3
+        return self._verify.time(size) + self._verify_context
 
     def first_ms(self, size: int) -> float:
         """What the draft takes for the first level."""
@@ -48,7 +48,7 @@ class CostModel:
         known = self._tables.get(key)
         if known is None or self._rounds - known[0] >= (SETTLED if self._rounds > SETTLED else 1):
             most = size * (1 + ceiling * (1 + SIBLINGS))
-            verify = self._verify.times(np.arange(most + 1)) + self.costs.verify_context * self._position / 1e3
+            verify = self._verify.times(np.arange(most + 1)) + self._verify_context
             if len(self._tables) >= MOST_TABLES:
                 self._tables.clear()
             known = self._tables[key] = (self._rounds, self._drafting(size, ceiling), verify)
@@ -59,8 +59,11 @@ class CostModel:
         if outcome.resting:
             return self.rest_ms(outcome.size)
         drafting = self._drafting(outcome.size, max(1, len(outcome.levels)))
-        verify = self._verify.time(outcome.size + outcome.verified) + self.costs.verify_context * self._position / 1e3
-        return float(drafting[len(outcome.levels)]) + verify
+        return (
+            float(drafting[len(outcome.levels)])
+            + self._verify.time(outcome.size + outcome.verified)
+            + self._verify_context
+        )
 
     def reading_ms(self, tokens: int) -> float:
         """The draft processing ``tokens`` that are new to it, of all requests, in one forward."""
@@ -76,11 +79,9 @@ class CostModel:
         self._rounds += 1
         self._position = outcome.position
         size, levels = outcome.size, len(outcome.levels)
-        context = self._position / 1e3
         change = 1.0
         if outcome.verify_ms is not None and not outcome.verify_prefill:
-            ms = outcome.verify_ms - self.costs.verify_context * context
-            change = self._verify.learn(size + outcome.verified, ms, self._rounds)
+            change = self._verify.learn(size + outcome.verified, outcome.verify_ms - self._verify_context, self._rounds)
         if self.extends and outcome.extend_ms is not None and not outcome.resting:
             self._extend.learn(size * (outcome.gamma + 1), outcome.extend_ms, self._rounds)
         elif self._extend.timed:
@@ -89,18 +90,27 @@ class CostModel:
         # In transformers' loop the draft catches up in the forward of its first level.
         catching_up = outcome.draft_prefill or (not self.extends and outcome.caught_up > size)
         if outcome.draft_ms is not None and catching_up:
-            forward = float(self._drafting(size, 2)[2] - self._drafting(size, 2)[1])
+            forward = float(np.diff(self._drafting(size, 2))[1])
             self.learn_reading(outcome.caught_up, max(forward, outcome.draft_ms - (levels - 1) * forward))
         elif outcome.draft_ms is not None and forwards > 0:
-            self._draft.learn(size, outcome.draft_ms / forwards - self.costs.draft_context * context, self._rounds)
+            self._draft.learn(size, outcome.draft_ms / forwards - self._draft_context, self._rounds)
         elif self._draft.timed and not levels:
             self._draft.follow(change)
+
+    @property
+    def _draft_context(self) -> float:
+        """What the context adds to a draft forward, ms."""
+        return self.costs.draft_context * self._position / 1e3
+
+    @property
+    def _verify_context(self) -> float:
+        return self.costs.verify_context * self._position / 1e3
 
     def _drafting(self, size: int, ceiling: int) -> Floats:
         # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
         levels = np.arange(ceiling + 1)
         scale = 1.0 if self._draft.timed else self._verify.factor(size)
-        forward = scale * self._draft.time(size) + self.costs.draft_context * self._position / 1e3
+        forward = scale * self._draft.time(size) + self._draft_context
         if not self.extends:
             return levels * forward
         scale = 1.0 if self._extend.timed else self._verify.factor(size)

@@ -32,6 +32,9 @@ The first three are of its first k tokens (zeros where there are none yet), the 
 text. With e = 0 the question is whether those drafted so far survive.
 """
 
+FURTHEST = 8
+"""Largest ``further`` that the head is taught, and asked for."""
+
 ENTROPY_FEATURES = ("mean_draft_entropy", "max_draft_entropy")
 NATS = {"nats": 1.0, "bits": math.log(2)}
 """Nats in one of each unit of entropy. Ours are nats; the paper's released data and weights are in bits."""

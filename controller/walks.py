@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.controller.features import LEAST_CONFIDENCE, RecentAcceptance
+from speckv.controller.features import FURTHEST, LEAST_CONFIDENCE, RecentAcceptance
 
 Array = NDArray[np.float32]
 WALKS = (2.0, 4.0, 6.0, 10.0)
 """Mean drafted tokens a round (about) of the walks over every text."""
-DEEPEST, FURTHEST = 12, 8
-"""Largest ``drafted`` and ``further`` of an example."""
+DEEPEST = 12
+"""Largest ``drafted`` of an example."""
 HOPELESS = np.log(0.02)
 """Prefixes that the draft itself gives less than this to be right throughout teach nothing that is ever asked."""
 

@@ -71,7 +71,7 @@ def test_far_ahead_where_that_is_best(size: int) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="before drafting no more than HORIZON + 1 = 9 levels are looked at: 0.94 of the best"
+    strict=True, reason="before drafting no more than FURTHEST + 1 = 9 levels are looked at: 0.94 of the best"
 )
 def test_far_ahead_where_that_is_best_before_drafting() -> None:
     world = pair(*FAR)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from speckv.controller.cost import MOST_TABLES, CostModel
 from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
-from speckv.controller.features import LEAST_CONFIDENCE
+from speckv.controller.features import FURTHEST, LEAST_CONFIDENCE
 from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policies.pace import Pace
 from speckv.controller.policies.siblings import SiblingPlan
@@ -18,12 +18,11 @@ from speckv.controller.policy import Round, Siblings
 from speckv.controller.tree import best_common, best_ragged
 
 HIGHEST_CEILING = 20
-AHEAD, HORIZON = 3, 8
+AHEAD = 3
 """Levels that are looked ahead where each is decided on: verify times have steps, so two may pay where one does not."""
 
 CALM, DOUBT = 0.99, 16.0
 """Weight that the correction keeps per later round, and that of its starting value 1: it is for a lasting bias."""
-
 
 LENGTH, LATELY = 128.0, 0.95
 """Tokens of output expected of the first request, and the weight one keeps per later one."""
@@ -81,7 +80,7 @@ class ThroughputPolicy(LearnedPolicy):
         self._correction = Ratio(1.0, DOUBT, CALM)
         self._paces: dict[int, Pace] = {}
         self._tables: dict[int, tuple[Floats, Floats]] = {}
-        self._further = tuple(range(AHEAD + 1)) if per_level else tuple(range(HORIZON + 1))
+        self._further = tuple(range((AHEAD if per_level else FURTHEST) + 1))
 
     def begin(self, this: Round, room: int) -> int:
         limit = min(self.max_gamma, room)
