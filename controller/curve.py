@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from speckv.controller.decision import Floats
 
 BYTES_PER_MS = 1.5e7
 """Memory bandwidth assumed before anything was timed (15 GB/s); only ratios of costs matter until then."""
@@ -22,8 +23,8 @@ WINDOW = 24
 """Timings remembered per quantity. Their median is the estimate: half of them may be outliers, and a change
 of the machine's load is believed after half a window."""
 
-LIFE = 128
-"""Rounds after which a timing counts only where fewer than three younger ones are known."""
+LIFE, LEAST_YOUNG = 128, 3
+"""A timing so many rounds older than the latest of as many rows counts only where fewer than LEAST_YOUNG are not."""
 
 FOLLOWS = 0.3
 """Share of a timing's deviation from what was expected that is put down to the machine and not to the rows."""
@@ -35,6 +36,9 @@ LATEST = 5
 """Timings of whose deviations the median counts: two of them may be outliers."""
 
 LEAST_MS = 1e-6
+
+FAR = 1 << 20
+"""More rows than any forward has: up to here times are extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -63,88 +67,83 @@ class Costs:
         return cls({1: draft_ms, 2: draft_ms * (1 + ROW_SHARE)}, {1: verify_ms, 2: verify_ms + row})
 
 
-@dataclass
 class Curve:
     """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing.
 
     ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
     when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
     down and speed up with those that are.
+
+    Beyond the most rows timed, time grows as the baseline's does; but where the baseline ends before, up to twice as
+    many rows no faster than from half as many: what is taken to be dear is never tried, and would stay so.
     """
 
-    baseline: Mapping[int, float]
-    timed: dict[int, deque[tuple[int, float]]] = field(default_factory=dict)
-    slowness: dict[int, float] = field(default_factory=dict)
-    anchors: dict[int, float] = field(default_factory=dict)
-    rounds: int = 0
-    load: float = 1.0
-    surprises: deque[float] = field(default_factory=lambda: deque([1.0] * LATEST, maxlen=LATEST))
+    def __init__(self, baseline: Mapping[int, float]) -> None:
+        rows, times = [*baseline], np.maximum([*baseline.values()], LEAST_MS)
+        slope = max(0.0, (times[-1] - times[-2]) / (rows[-1] - rows[-2])) if len(rows) > 1 else 0.0
+        self._rows = rows
+        self._guesses = [*rows, FAR], [*times, times[-1] + slope * (FAR - rows[-1])]
+        self._timings: dict[int, deque[tuple[int, float]]] = {}
+        self._slowness: dict[int, float] = {}
+        self._load = 1.0
+        self._surprises = deque([1.0] * LATEST, maxlen=LATEST)
+        self._anchors: tuple[Floats, Floats] | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether anything was."""
+        return bool(self._timings)
 
     def learn(self, rows: int, ms: float, rounds: int) -> float:
-        """A forward of ``rows`` took ``ms``, in round number ``rounds``; returns by what factor ``load`` changed."""
+        """A forward of ``rows`` took ``ms``, in round number ``rounds``; returns by what factor the load changed."""
         ms = max(ms, LEAST_MS)
         change = 1.0
-        if rows in self.timed:  # else it is not known what was to be expected
-            self.surprises.append(ms / self.time(rows))
-            change = _beyond_noise(median(self.surprises)) ** FOLLOWS
-        self.load *= change
-        self.timed.setdefault(rows, deque(maxlen=WINDOW)).append((rounds, ms / self.load))
-        self.rounds = rounds
-        self.anchors.clear()
+        if rows in self._timings:  # else it is not known what was to be expected
+            self._surprises.append(ms / self.time(rows))
+            change = _beyond_noise(median(self._surprises)) ** FOLLOWS
+        self.follow(change)
+        timings = self._timings.setdefault(rows, deque(maxlen=WINDOW))
+        timings.append((rounds, ms / self._load))
+        young = [multiple for at, multiple in timings if at > rounds - LIFE]
+        lately = young if len(young) >= LEAST_YOUNG else [multiple for _, multiple in timings][-LEAST_YOUNG:]
+        self._slowness[rows] = median(lately) / float(np.interp(rows, *self._guesses))
         return change
 
     def follow(self, change: float) -> None:
-        """Nothing was timed, and elsewhere on the machine ``load`` changed by this factor."""
-        self.load *= change
-        self.anchors.clear()
+        """Nothing was timed, and elsewhere on the machine the load changed by this factor."""
+        self._load *= change
+        self._anchors = None
 
     def time(self, rows: int) -> float:
         """Milliseconds of a forward of ``rows``."""
-        if not self.anchors:
-            self._settle()
-        last = max(self.anchors)
-        if rows <= last:
-            return _interpolate(self.anchors, rows)
-        return max(self.anchors[last], self._guess(rows) * self.factor(rows))
+        return float(np.interp(rows, *self._settled()))
 
     def times(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """``time`` of ascending ``rows``."""
-        if not self.anchors:
-            self._settle()
-        known = np.array([*self.anchors.items()])
-        found: NDArray[np.float64] = np.interp(rows, known[:, 0], known[:, 1])
-        beyond = int(np.searchsorted(rows, known[-1, 0], side="right"))
-        if beyond < len(rows):  # _guess goes on in a line, and the factor is that of the last
-            ends = int(rows[beyond]), int(rows[-1])
-            line = np.interp(rows[beyond:], ends, [self._guess(row) * self.factor(row) for row in ends])
-            found[beyond:] = np.maximum(known[-1, 1], line)
+        """``time`` of each of ``rows``."""
+        found: NDArray[np.float64] = np.interp(rows, *self._settled())
         return found
 
     def factor(self, rows: int) -> float:
         """How many times longer than the baseline a forward of ``rows`` takes."""
-        if not self.anchors:
-            self._settle()
-        return self.load * (_interpolate(self.slowness, rows) if self.slowness else 1.0)
+        return self._load * float(self._factors(np.array(rows)))
 
-    def _settle(self) -> None:
-        self.slowness = {rows: self._slowness(rows) for rows in sorted(self.timed)}
-        highest = LEAST_MS
-        for rows in sorted({*self.baseline, *self.timed}):
-            factor = _interpolate(self.slowness, rows) if self.slowness else 1.0
-            highest = self.anchors[rows] = max(highest, self._guess(rows) * factor * self.load)
+    def _factors(self, rows: NDArray[np.integer[Any]]) -> Floats:
+        timed = sorted(self._slowness)
+        return np.interp(rows, timed, [self._slowness[row] for row in timed]) if timed else np.ones(rows.shape)
 
-    def _guess(self, rows: int) -> float:
-        guess = _interpolate(self.baseline, rows)
-        keys = list(self.baseline)
-        if rows > keys[-1] and len(keys) > 1:
-            slope = (self.baseline[keys[-1]] - self.baseline[keys[-2]]) / (keys[-1] - keys[-2])
-            guess += max(0.0, slope) * (rows - keys[-1])
-        return max(guess, LEAST_MS)
-
-    def _slowness(self, rows: int) -> float:
-        timings = list(self.timed[rows])
-        young = [ms for at, ms in timings if at > self.rounds - LIFE]
-        return median(young if len(young) >= 3 else [ms for _, ms in timings[-3:]]) / self._guess(rows)
+    def _settled(self) -> tuple[Floats, Floats]:
+        """Rows and their times, between which lines are drawn; the last rows are FAR."""
+        if self._anchors is None:
+            rows = np.array(sorted({*self._rows, *self._timings, FAR}))
+            times = np.maximum.accumulate(np.interp(rows, *self._guesses) * self._factors(rows) * self._load)
+            most = int(rows[-2])
+            if most > self._rows[-1]:
+                half = int(np.searchsorted(rows, most / 2, side="right")) - 1
+                slope = (times[-2] - times[half]) / (most - rows[half])
+                twice = times[-2] + most * min(slope, (times[-1] - times[-2]) / (FAR - most))
+                rows, times = np.insert(rows, -1, 2 * most), np.insert(times, -1, twice)
+            self._anchors = rows, times
+        return self._anchors
 
 
 def _beyond_noise(ratio: float) -> float:
@@ -152,15 +151,3 @@ def _beyond_noise(ratio: float) -> float:
     if ratio > 1:
         return max(1.0, ratio / (1 + QUIET))
     return min(1.0, ratio * (1 + QUIET))
-
-
-def _interpolate(table: Mapping[int, float], at: int) -> float:
-    """Linear between the ascending keys of ``table``, constant outside of them."""
-    if at in table:
-        return table[at]
-    keys = list(table)
-    above = bisect(keys, at)
-    if above in (0, len(keys)):
-        return table[keys[min(above, len(keys) - 1)]]
-    low, high = keys[above - 1], keys[above]
-    return table[low] + (at - low) / (high - low) * (table[high] - table[low])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SURVIVAL_FEATURES
 from speckv.controller.files import write_whole
 from speckv.export.files import brief, read_bounded
-from speckv.export.graph import METADATA_KEY, assemble, serialized
+from speckv.export.graph import METADATA_KEY, answering, serialized
 from speckv.export.heads import Head
 from speckv.export.inspection import parse_model, read_heads
 from speckv.export.pairing import HEADS
@@ -68,11 +68,11 @@ class Artefact:
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    def head(self, name: str) -> bytes:
-        """A serialised model that computes only the head ``name``."""
+    def head(self, name: str, last: Sequence[float]) -> bytes:
+        """A serialised model of the head ``name`` alone, for these values of its last feature: (N, M) to (N, K)."""
         if name not in self.heads:
             raise SpecKVError(f"{self.source}: has no {name} head, only {', '.join(self.heads)}")
-        return serialized(assemble({name: self.heads[name]}))
+        return serialized(answering(name, self.heads[name], last))
 
 
 def library_versions(*packages: str) -> dict[str, str]:

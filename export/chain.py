@@ -9,18 +9,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from speckv.export.pairing import pair
-
 ML = "ai.onnx.ml"
 
 
 class Chain:
-    """Appends to ``graph`` the head ``name``: from its inputs over feature rows (R, M + 1) to the answer (N, K)."""
+    """Appends to ``graph`` the head ``name``: from ``front``, where feature rows begin, to the answer (N, K).
 
-    def __init__(self, graph: onnx.GraphProto, name: str) -> None:
+    ``front`` is what ``pairing.pair`` returns, or ``pairing.alone``.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, name: str, front: tuple[str, str | None]) -> None:
         self.graph = graph
         self.name = name
-        self._last, self._shape = pair(graph, name)
+        self._last, self._shape = front
         self._nodes = self._constants = 0
 
     def add(self, operator: str, *constants: Any, domain: str = "", **attributes: Any) -> None:
@@ -42,8 +43,9 @@ class Chain:
             _fill(self.graph.node[-1].attribute.add(name=key), tables[key])
 
     def finish(self) -> None:
-        """Fold the answers (R, 1) back to (N, K), and make them an output."""
-        self.graph.node.append(helper.make_node("Reshape", [self._last, self._shape], [self.name]))
+        """Fold the answers back to (N, K) if they are not, and make them an output."""
+        folded = ("Reshape", [self._last, self._shape]) if self._shape else ("Identity", [self._last])
+        self.graph.node.append(helper.make_node(*folded, [self.name]))
         self.graph.output.append(helper.make_tensor_value_info(self.name, TensorProto.FLOAT, ["N", "K"]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,6 +100,28 @@ class Head:
     def problem(self, inputs: int) -> str | None:
         """Why its numbers cannot be used for ``inputs`` features, or None."""
         return (self.scaling.problem(inputs) if self.scaling else None) or self.estimator.problem(inputs)
+
+    def answering(self, last: Sequence[float]) -> Network | None:
+        """A network (M features, K·H hidden units, K answers) that says the same for K values of the last feature.
+
+        Its first layer is linear in that one, which so becomes part of the biases, as the scaling does of the weights.
+        None where the estimator is no network.
+        """
+        network = self.estimator
+        if not isinstance(network, Network):
+            return None
+        w1, b1 = network.w1.astype(np.float64), network.b1.astype(np.float64)
+        if self.scaling:
+            w1 = self.scaling.scale[:, None] * w1
+            b1 = b1 - self.scaling.offset.astype(np.float64) @ w1
+        values = np.clip(np.asarray(last, dtype=np.float64), -LARGEST, LARGEST)
+        return Network(
+            np.tile(w1[:-1], len(values)).astype(np.float32),
+            (b1 + np.outer(values, w1[-1])).ravel().astype(np.float32),
+            np.kron(np.eye(len(values)), network.w2).astype(np.float32),
+            np.repeat(network.b2, len(values)),
+            network.logistic,
+        )
 
     def extend(self, chain: Chain) -> None:
         """Append all of it to ``chain``."""

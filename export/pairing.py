@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -24,13 +26,18 @@ def width(head: str) -> int:
     return len(HEADS[head][2])
 
 
-def pair(graph: onnx.GraphProto, head: str) -> tuple[str, str]:
+def pair(graph: onnx.GraphProto, head: str, values: Sequence[float] | None = None) -> tuple[str, str]:
     """Append to ``graph`` a head's inputs, and the nodes and constants (all called ``head/…``) that pair them.
 
-    Returns the names of the feature rows (N·K, M + 1), and of the shape (N, K) to fold an answer back to.
+    With ``values`` these are the last feature's, and only the signals are an input. Returns the names of the feature
+    rows (N·K, M + 1), and of the shape (N, K) to fold an answer back to.
     """
     signals, last, features = HEADS[head]
-    inputs = {signals: ["N", len(features) - 1], last: ["K"]}
+    inputs: dict[str, list[str | int]] = {signals: ["N", len(features) - 1]}
+    if values is None:
+        inputs[last] = ["K"]
+    else:
+        graph.initializer.append(helper.make_tensor(f"{head}/{last}", TensorProto.FLOAT, [len(values)], values))
 
     def name(word: str) -> str:
         return word if word in inputs else f"{head}/{word}"
@@ -52,8 +59,22 @@ def pair(graph: onnx.GraphProto, head: str) -> tuple[str, str]:
     add("Clip", "paired smallest largest", "features")
     add("Reshape", "features row_shape", "rows")
     integers = {"signal_count": [len(features) - 1], "one": [1], "row_shape": [-1, len(features)]}
-    bounds = {"smallest": -LARGEST, "largest": LARGEST}
     graph.input.extend(helper.make_tensor_value_info(key, TensorProto.FLOAT, dims) for key, dims in inputs.items())
     graph.initializer.extend(helper.make_tensor(name(w), TensorProto.INT64, [len(v)], v) for w, v in integers.items())
-    graph.initializer.extend(helper.make_tensor(name(word), TensorProto.FLOAT, [], [v]) for word, v in bounds.items())
+    _bounds(graph, head)
     return name("rows"), name("shape")
+
+
+def alone(graph: onnx.GraphProto, head: str) -> tuple[str, None]:
+    """Append to ``graph`` the signals alone, clipped; returns their name, and no shape since nothing is paired."""
+    signals, _, features = HEADS[head]
+    graph.input.append(helper.make_tensor_value_info(signals, TensorProto.FLOAT, ["N", len(features) - 1]))
+    clipped = f"{head}/features"
+    graph.node.append(helper.make_node("Clip", [signals, f"{head}/smallest", f"{head}/largest"], [clipped]))
+    _bounds(graph, head)
+    return clipped, None
+
+
+def _bounds(graph: onnx.GraphProto, head: str) -> None:
+    for word, value in (("smallest", -LARGEST), ("largest", LARGEST)):
+        graph.initializer.append(helper.make_tensor(f"{head}/{word}", TensorProto.FLOAT, [], [value]))

@@ -37,10 +37,10 @@ def _onnxruntime() -> Any:
 
 @dataclass(slots=True)
 class Bound:
-    """Memory that a session reads and writes: ``signals`` (N, M), ``last`` and ``choices`` (K,), ``answers`` (N, K).
+    """Memory that a session reads and writes: ``signals`` (N, M) and ``answers`` (N, K).
 
-    ``last`` are the last feature's values (γ, say), and ``choices`` the same as integers. ``run`` fills in the answers,
-    ``total`` sums up the signals.
+    ``last`` (K,) are the last feature's values (γ, say), and ``choices`` the same as integers. ``run`` fills in the
+    answers, ``total`` sums up the signals.
     """
 
     run: Callable[[], None]
@@ -52,16 +52,18 @@ class Bound:
 
 
 class Head:
-    """One head's sessions, with input and output buffers bound once per shape."""
+    """One head's sessions, one for each set of the last feature's values, with buffers bound once per number of rows.
 
-    def __init__(self, model: bytes, name: str, provider: str) -> None:
+    ``model`` gives the graph for such a set.
+    """
+
+    def __init__(self, model: Callable[[tuple[int, ...]], bytes], name: str, provider: str) -> None:
         self._runtime = _onnxruntime()
         if PROVIDERS[provider][0] not in self._runtime.get_available_providers():
             raise SpecKVError(f"{PROVIDERS[provider][0]} is not available here; pip install 'speckv[gpu]' or say cpu")
         self.name = name
         self._model, self._providers = model, PROVIDERS[provider]
-        self._session = self._open()
-        self._single: dict[int, Any] = {}
+        self._sessions: dict[tuple[int, ...], Any] = {}
         self._bound: dict[tuple[int, tuple[int, ...]], Bound] = {}
 
     def buffers(self, rows: int, last: tuple[int, ...]) -> Bound:
@@ -70,35 +72,33 @@ class Head:
         if key not in self._bound:
             if len(self._bound) >= MOST_BOUND:
                 self._bound.clear()
-            # A session of its own where one request is decided: what pairs its signals is then a constant.
-            if rows == 1 and len(last) not in self._single:
-                self._single[len(last)] = self._open(N=1, K=len(last))
-            session = self._single[len(last)] if rows == 1 else self._session
-            first, second = self._session.get_inputs()
-            signals = np.zeros((rows, first.shape[1]), dtype=np.float32)
-            wanted = np.array(last, dtype=np.float32)
-            answers = np.zeros((rows, len(last)), dtype=np.float32)
-            binding = session.io_binding()
-            binding.bind_cpu_input(first.name, signals)
-            binding.bind_cpu_input(second.name, wanted)
-            binding.bind_output(self.name, "cpu", 0, np.float32, answers.shape, answers.ctypes.data)
-            run = partial(session.run_with_iobinding, binding)
-            flat = signals.reshape(-1)
-            total = partial(flat.dot, np.ones_like(flat))  # a third of what sum() takes
-            self._bound[key] = Bound(run, total, signals, wanted, np.array(last), answers)
+                self._sessions.clear()
+            self._bound[key] = self._bind(rows, last)
         return self._bound[key]
 
-    def _open(self, **sizes: int) -> Any:
-        """A session in which these dimensions of the graph are fixed."""
+    def _bind(self, rows: int, last: tuple[int, ...]) -> Bound:
+        if last not in self._sessions:
+            self._sessions[last] = self._open(last)
+        session = self._sessions[last]
+        taken = session.get_inputs()[0]
+        signals = np.zeros((rows, taken.shape[1]), dtype=np.float32)
+        answers = np.zeros((rows, len(last)), dtype=np.float32)
+        binding = session.io_binding()
+        binding.bind_cpu_input(taken.name, signals)
+        binding.bind_output(self.name, "cpu", 0, np.float32, answers.shape, answers.ctypes.data)
+        run = partial(session.run_with_iobinding, binding)
+        flat = signals.reshape(-1)
+        total = partial(flat.dot, np.ones_like(flat))  # a third of what sum() takes
+        return Bound(run, total, signals, np.array(last, dtype=np.float32), np.array(last), answers)
+
+    def _open(self, last: tuple[int, ...]) -> Any:
         options = self._runtime.SessionOptions()
         # The graph is far too small to share among threads, and a spinning pool takes cores from the models.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        for name, size in sizes.items():
-            options.add_free_dimension_override_by_name(name, size)
-        return self._runtime.InferenceSession(self._model, options, providers=self._providers)
+        return self._runtime.InferenceSession(self._model(last), options, providers=self._providers)
 
 
 class Controller:
@@ -116,7 +116,7 @@ class Controller:
         self.gammas = tuple(artefact.metadata.gammas)
         self.fallback_gamma = fallback_gamma
         self.fallbacks = 0
-        self._heads = {name: Head(artefact.head(name), name, provider) for name in artefact.metadata.heads}
+        self._heads = {name: Head(partial(artefact.head, name), name, provider) for name in artefact.metadata.heads}
         self._check()
 
     @classmethod
@@ -238,9 +238,9 @@ class Controller:
     def _check(self) -> None:
         """The graph must answer in the right shape with finite probabilities before it decides anything."""
         for head in self._heads.values():
-            bound = head.buffers(2, (0, 4, 12))
-            bound.signals[:] = [[0.5], [4.0]]
             try:
+                bound = head.buffers(2, (0, 4, 12))
+                bound.signals[:] = [[0.5], [4.0]]
                 bound.run()
             except Exception as error:  # onnxruntime's exceptions share no public base class
                 reason = str(error).strip().splitlines()[0][:100]

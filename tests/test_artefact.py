@@ -13,6 +13,7 @@ from typing import Any
 import controllers
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from speckv.export.convert import to_head, to_onnx
 from speckv.export.forest import Forest
 from speckv.export.graph import assemble, serialized, take_apart
 from speckv.export.heads import Head, Line, Network, Scaling
+from speckv.export.pairing import HEADS
 from speckv.export.parity import check_parity
 from speckv.integrations.runtime import Controller
 
@@ -93,6 +95,20 @@ def test_a_graph_taken_apart_and_assembled_is_the_same(controller: Controller) -
     model = assemble(controller.artefact.heads)
     assert serialized(assemble(take_apart(model))) == serialized(model)
     onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_what_is_run_says_what_the_file_says(estimator: str) -> None:
+    artefact = controllers.artefact(estimator)
+    last, random = (0, 3, 7, 12), np.random.default_rng(0)
+    for name, (signals, values, features) in HEADS.items():
+        scale = np.array((8, 1, 12, 1, 2, 1, 12)[: len(features) - 1])
+        rows = (random.random((64, len(scale))) * scale).astype(np.float32)
+        rows[:4] = np.array([[0], [1e9], [-1e9], [100]])
+        whole = onnxruntime.InferenceSession(serialized(assemble({name: artefact.heads[name]})))
+        said = whole.run(None, {signals: rows, values: np.array(last, np.float32)})[0]
+        found = onnxruntime.InferenceSession(artefact.head(name, last)).run(None, {signals: rows})[0]
+        np.testing.assert_allclose(found, said, atol=2e-6)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -193,7 +209,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_an_absent_head_is_named(artefact: Artefact) -> None:
     with pytest.raises(SpecKVError, match="mlp16: has no other head, only acceptance_rate, survival"):
-        artefact.head("other")
+        artefact.head("other", (1,))
 
 
 def test_a_missing_onnxruntime_names_the_remedy(artefact: Artefact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,9 @@ class _Notes:
     verify: Floats
     prices: Floats
     """(max_gamma + 1, choices): ρ times what a shape takes beyond a plain round, all of its levels drafted."""
-    prefixes: NDArray[np.float32]
-    entropies: Floats
+    features: NDArray[np.float32]
+    """(7, n): SURVIVAL_FEATURES but the last."""
+    entropies: NDArray[np.float32]
     """(n,): their sum over the drafted levels."""
     asked: dict[int, float] = field(default_factory=dict)
     """By depth j, Σ over requests of P(accepted ≥ j) as predicted, uncorrected, before level j was there."""
@@ -90,11 +91,12 @@ class ThroughputPolicy(LearnedPolicy):
         pace = self._pace(size)
         drafting, verify = self.cost.tables(size, self.max_gamma)
         rate = pace.rate(size, float(verify[size]))
-        prefixes = np.zeros((size, 7), dtype=np.float32)
-        prefixes[:, 3:5] = [request.recent.values for request in this.requests]
-        prefixes[:, 5] = self.compression
+        features = np.zeros((7, size), dtype=np.float32)
+        features.T[:, 3:5] = [request.recent.values for request in this.requests]
+        features[5] = self.compression
         prices = rate * self._shapes(size, drafting, verify)
-        notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, prefixes, np.zeros(size))
+        entropies = np.zeros(size, dtype=np.float32)
+        notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, features, entropies)
         gains, tokens = self._gains(notes, self._alive(notes, 0, self._further[1:]), 0)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
         pays = depth > 0 or pace.option(notes.asked[1]) >= rate * drafting[1]
@@ -108,12 +110,13 @@ class ThroughputPolicy(LearnedPolicy):
             notes.broken = True
             # None that was drafted before is left out: what came of them was drawn.
             return max(min(self.fallback_gamma, notes.limit), drafted)
-        features, signals = notes.prefixes.T, level.T.astype(np.float32, copy=False)
-        notes.entropies += signals[0]
-        np.divide(notes.entropies, drafted, out=features[0], casting="same_kind")
-        features[1] += np.log(np.maximum(signals[1], LEAST_CONFIDENCE))
-        np.maximum(features[2], signals[0], out=features[2])
-        features[6].fill(drafted)
+        entropies, confidences = level.T[:2].astype(np.float32, copy=False)
+        features = notes.features
+        notes.entropies += entropies
+        features[0] = notes.entropies / drafted
+        features[1] += np.log(np.maximum(confidences, LEAST_CONFIDENCE))
+        features[2] = np.maximum(features[2], entropies)
+        features[6] = drafted
         alive = self._alive(notes, drafted, self._further)
         gains, _ = self._gains(notes, alive, drafted)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
@@ -128,7 +131,7 @@ class ThroughputPolicy(LearnedPolicy):
         notes: _Notes = this.notes
         if notes.broken or not self._plan.used or not this.gamma:
             return None
-        signals = np.array(this.levels[: this.gamma]).swapaxes(0, 1)
+        signals = np.concatenate(this.levels[: this.gamma]).reshape(this.gamma, this.size, -1).swapaxes(0, 1)
         if not self.per_level and not self.usable(signals):
             return None
         values = notes.values = self._plan.values(signals)
@@ -178,7 +181,7 @@ class ThroughputPolicy(LearnedPolicy):
 
     def _alive(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> list[float]:
         """Σ over requests of P(accepted ≥ j), corrected: as known before, and of j = drafted + e for each e."""
-        answers = self.controller.survival(notes.prefixes, further)
+        answers = self.controller.survival(notes.features.T, further)
         correction, size = self._correction.value, len(answers)
         totals = (answers[0] if size == 1 else np.add.reduce(answers, 0)).tolist()
         for more, total in zip(further, totals, strict=True):
@@ -205,6 +208,6 @@ class ThroughputPolicy(LearnedPolicy):
             least = min(least, one)
             tokens += least
             rows.append((tokens, size - least))
-        worth: Floats = np.array(rows) @ self._plan.basis
+        worth: Floats = np.array(rows).dot(self._plan.basis)
         gains: Floats = worth - notes.prices[first:last]
         return gains, worth
