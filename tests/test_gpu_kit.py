@@ -1,0 +1,50 @@
+"""The kit for machines with a GPU runs on a CPU, on small models, from one end to the other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from speckv.benchmarks.gpu import __main__ as kit
+from speckv.benchmarks.gpu.costs import regime
+from speckv.benchmarks.gpu.exactness import check
+from speckv.integrations.transformers import target as target_module
+
+
+def test_everything_is_told(tmp_path: Path) -> None:
+    stored = tmp_path / "gpu.json"
+    done = CliRunner().invoke(kit.app, ["--device", "cpu", "--json", str(stored)])
+    assert done.exit_code == 0, done.output
+    told = json.loads(stored.read_text())
+    greedy = [row for row in told["exactness"] if row["what"] == "greedy"]
+    assert {(row["shape"], row["batch"]) for row in greedy} == {(s, b) for s in ("chain", "tree") for b in (1, 4)}
+    assert all(row["identical"] and row["accepted"] for row in greedy)
+    assert all(row["sibling_hits"] for row in told["exactness"] if row["shape"] == "tree")
+    assert all(row["p_value"] > 1e-3 for row in told["exactness"] if row["what"] == "sampling")
+    assert told["synchronisations_per_drafted_token"] is None  # what a CPU cannot tell
+    assert len(told["target"]) == 12 and all(row["ms"] > 0 for row in told["draft"] + told["target"])
+    assert {(row["policy"], row["batch"]) for row in told["replay"]} == {(p, b) for p in kit.REPLAYED for b in (1, 2)}
+
+
+def test_what_is_not_exact_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target_module, "gather", lambda cache, rows, count: None)
+    assert not all(row["identical"] for row in check(torch.device("cpu"), 4) if row["what"] == "greedy")
+
+
+def test_batches_that_do_not_fit_are_left_out() -> None:
+    rows = [{"batch": 4, "tokens": count, "context": 9, "ms": 1.0 + count} for count in (1, 2)]
+    none = [row | {"ms": None} for row in rows]
+    found = regime("here", rows, rows, 4, 9)
+    assert found is not None and found.draft_ms(4) == 2.0
+    assert regime("here", rows, none, 4, 9) is None and regime("here", rows, rows, 8, 9) is None
+
+
+def test_a_device_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = CliRunner().invoke(kit.app, ["--device", "cuda"])
+    assert done.exit_code and "no CUDA device" in str(done.exception)
