@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from speckv.benchmarks.bench.bound import DATA, TRACES, bounds
-from speckv.benchmarks.bench.plan import OURS, POLICIES, Plan, balanced
+from speckv.benchmarks.bench.plan import CHAIN, OURS, POLICIES, STOCK, Plan, balanced
 from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.bench.run import run as run_bench
 from speckv.benchmarks.bench.run import store
@@ -48,7 +48,7 @@ def end_to_end(
     """
     if framework not in REGIMES:
         raise SpecKVError(f"--framework {framework}: known are {', '.join(REGIMES)}")
-    known = [one for one in POLICIES if framework == "transformers" or one not in ("hf-default", "paper")]
+    known = [*POLICIES, CHAIN] if framework == "transformers" else [p for p in POLICIES if p not in (STOCK, "paper")]
     plan = Plan(
         balanced(load_prompts("heldout"), prompts or PROMPTS[framework]),
         pair,

@@ -107,7 +107,12 @@ class Modes:
     def _settings(mode: str) -> dict[str, Any]:
         if mode.startswith("fixed-") and mode[6:].isdigit():
             return {"gamma": int(mode[6:])}
-        known = {"paper": {"objective": "tokens"}, "speckv": {}, "speckv-step": {"mode": "step"}}
+        known: dict[str, dict[str, Any]] = {
+            "paper": {"objective": "tokens"},
+            "speckv": {},
+            "speckv-step": {"mode": "step"},
+            "speckv-chain": {"siblings": False},
+        }
         if mode not in known:
             raise SpecKVError(f"mode {mode}: known are {PLAIN}, {STOCK}, fixed-N, {', '.join(known)}")
         return known[mode]

@@ -48,8 +48,8 @@ def claim_section(results: Path) -> str:
             for policy in ("speckv-chain", "speckv")
         )
         said.append(
-            "- **Exact replay** of recorded drafts, one request, against the best fixed γ in hindsight: with chains, "
-            f"which the loops draft today, {chains}; with siblings, which they do not verify yet, {trees}."
+            "- **Exact replay** of recorded drafts, one request, against the best fixed γ in hindsight: with siblings, "
+            f"which transformers' loop verifies, {trees}; with chains, as SGLang's verifies today, {chains}."
         )
     return "\n".join(said)
 

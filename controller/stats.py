@@ -21,6 +21,10 @@ class Stats:
     verify_ms: float = 0.0
     decide_ms: float = 0.0
     gammas: Counter[int] = field(default_factory=Counter)
+    siblings: Counter[int] = field(default_factory=Counter)
+    """By depth, from 1: tokens that were verified beside the spine's."""
+    sibling_hits: Counter[int] = field(default_factory=Counter)
+    """By depth: those of them that were right."""
 
     def add(self, this: Round) -> None:
         """Count a finished round; one of n requests counts n times, so that ratios are those of a request."""
@@ -32,6 +36,10 @@ class Stats:
         self.verify_ms += this.verify_ms or 0.0
         self.decide_ms += this.decide_ms
         self.gammas[this.gamma] += this.size
+        if this.siblings is not None:
+            self.siblings.update(dict(enumerate(this.siblings.sum(axis=(0, 2)).tolist(), 1)))
+            hits = zip(this.accepted, this.sibling_hits, strict=True)
+            self.sibling_hits.update(accepted + 1 for accepted, hit in hits if hit)
 
     def merge(self, other: Stats) -> None:
         """Add another's totals to these."""
@@ -43,6 +51,8 @@ class Stats:
         self.verify_ms += other.verify_ms
         self.decide_ms += other.decide_ms
         self.gammas += other.gammas
+        self.siblings += other.siblings
+        self.sibling_hits += other.sibling_hits
 
     @property
     def acceptance_rate(self) -> float:
@@ -64,7 +74,7 @@ class Stats:
         return self.drafted - self.accepted
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON, the γ histogram with string keys in ascending order."""
+        """Plain numbers for JSON, counts by γ and by depth with string keys in ascending order."""
         return {
             "rounds": self.rounds,
             "drafted": self.drafted,
@@ -77,5 +87,11 @@ class Stats:
             "draft_ms": self.draft_ms,
             "verify_ms": self.verify_ms,
             "decide_ms": self.decide_ms,
-            "gammas": {str(gamma): self.gammas[gamma] for gamma in sorted(self.gammas)},
+            "gammas": _by_number(self.gammas),
+            "siblings": _by_number(self.siblings),
+            "sibling_hits": _by_number(self.sibling_hits),
         }
+
+
+def _by_number(counts: Counter[int]) -> dict[str, int]:
+    return {str(number): counts[number] for number in sorted(counts) if counts[number]}

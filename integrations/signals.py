@@ -9,16 +9,24 @@ from speckv.controller.policy import BEST
 
 
 def pack(tokens: Tensor, logits: Tensor) -> Tensor:
-    """Token ids, then a ``Level`` of the policy, as one float32 tensor (B, 2 + BEST): the host needs a single read.
+    """Token ids, a ``Level`` of the policy, and candidates, as one float32 tensor (B, WIDTH): one read for the host.
 
-    That is the entropy (nats) and the BEST largest probabilities, descending; zeros where the vocabulary is smaller.
-    ``tokens``: (B, 1) ids below 2²⁴, which float32 holds exactly. ``logits``: (B, V), any floating dtype, raw (before
-    processors, temperature 1), on any device; −∞ marks masked vocabulary. A row without a finite logit, or with NaN
-    or +∞, gives NaN.
+    A level is the entropy (nats) and the BEST largest probabilities, descending; the candidates are the ids of these.
+    Where the vocabulary is smaller, probabilities are 0 and ids −1. ``tokens``: (B, 1) ids below 2²⁴, which float32
+    holds exactly. ``logits``: (B, V), any floating dtype, raw (before processors, temperature 1), on any device; −∞
+    marks masked vocabulary. A row without a finite logit, or with NaN or +∞, gives NaN.
     """
     p = logits.float().softmax(-1)
     entropies = torch.special.entr(p).sum(-1, keepdim=True)
-    best = p.topk(min(BEST, p.shape[-1])).values
-    if (absent := BEST - best.shape[-1]) > 0:
-        best = torch.nn.functional.pad(best, (0, absent))
-    return torch.cat((tokens.float(), entropies, best), dim=-1)
+    best = p.topk(min(BEST, p.shape[-1]))
+    found, ids = best.values, best.indices.float()
+    if (absent := BEST - found.shape[-1]) > 0:
+        found = torch.nn.functional.pad(found, (0, absent))
+        ids = torch.nn.functional.pad(ids, (0, absent), value=-1.0)
+    return torch.cat((tokens.float(), entropies, found, ids), dim=-1)
+
+
+LEVEL, CANDIDATES = slice(1, 2 + BEST), slice(2 + BEST, 2 + 2 * BEST)
+"""Columns of what :func:`pack` returns, after that of the token."""
+
+WIDTH = CANDIDATES.stop

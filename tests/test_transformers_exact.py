@@ -160,7 +160,7 @@ def test_a_text_is_fed_as_transformers_own_preparation_feeds_it(extra: str, monk
     as_text = target_module._as_text
     monkeypatch.setattr(target_module, "_as_text", both)
     reference = greedy(target, inputs)
-    attach_policy(target, draft, RandomPolicy(0))
+    attach_policy(target, draft, RandomPolicy(0, siblings=0.0))
     assert torch.equal(reference, greedy(target, inputs, assistant_model=draft))
     assert compared == (fed := stats(target).rounds - 1) > 0
     # What a model prepares in a way of its own it is asked for.

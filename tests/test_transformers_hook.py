@@ -233,14 +233,6 @@ def test_pipeline(pair: tuple[Any, Any]) -> None:
     assert stats(target).rounds == counted
 
 
-def test_batches_are_refused(pair: tuple[Any, Any]) -> None:
-    target, draft = pair
-    attach(target, draft)
-    two = {name: value.repeat(2, 1) for name, value in INPUTS.items()}
-    with pytest.raises(SpecKVError, match=r"batch of 2 prompts: .* once per prompt"):
-        greedy(target, two, assistant_model=draft)
-
-
 def test_the_lossy_ensemble_is_refused(pair: tuple[Any, Any]) -> None:
     target, draft = pair
     if not hasattr(target.generation_config, "assistant_ensemble_weight"):

@@ -17,6 +17,7 @@ from transformers_helpers import RandomPolicy, tiny
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Policy, Round
 from speckv.integrations.transformers import attach, attach_policy, stats
+from speckv.integrations.transformers.accept import Acceptance
 from speckv.integrations.transformers.loop import Drafter
 
 VOCABULARY = 12
@@ -87,6 +88,9 @@ class LeavesOut(Policy):
         return len(this.levels) - 1
 
 
+SHARP = {"temperature": 0.4, "top_k": 0}
+"""So that a rejected token has one sibling with much of the residual, and another with much of the rest."""
+
 WARPERS = [{"temperature": 0.8, "top_k": 8}, {"temperature": 1.0, "top_k": 0}]
 
 
@@ -107,6 +111,7 @@ def p_value(
     samples: int = SAMPLES,
     given: dict[str, Any] | None = None,
     eos: int | None = None,
+    batch: int = 1,
 ) -> float:
     """Chi-square p-value of ``samples`` drawn transitions against the exact ones.
 
@@ -118,7 +123,7 @@ def p_value(
     torch.manual_seed(0)
     starts = cycle(token for token in range(VOCABULARY) if token != eos)
     while counts.sum() < samples:
-        start = torch.tensor([[next(starts)]])
+        start = torch.tensor([[next(starts)] for _ in range(batch)])
         output = target.generate(
             start,
             attention_mask=torch.ones_like(start),
@@ -128,8 +133,8 @@ def p_value(
             pad_token_id=0,
             eos_token_id=eos,
             **(given or warpers),
-        )[0].tolist()
-        np.add.at(counts, (output[:-1], output[1:]), 1)
+        ).numpy()
+        np.add.at(counts, (output[:, :-1], output[:, 1:]), 1)
     assert counts[expected == 0].sum() == 0
     if eos is not None:
         ends = [np.arange(VOCABULARY) == eos, np.arange(VOCABULARY) != eos]
@@ -142,11 +147,26 @@ def p_value(
 
 
 @pytest.mark.parametrize(("warpers", "samples"), [(WARPERS[0], SAMPLES), (WARPERS[1], FEWER)], ids=["warped", "plain"])
-def test_distribution_is_the_targets(pair: tuple[Any, Any], warpers: dict[str, Any], samples: int) -> None:
+@pytest.mark.parametrize("siblings", [0.0, 0.6], ids=["chain", "tree"])
+def test_distribution_is_the_targets(
+    pair: tuple[Any, Any], warpers: dict[str, Any], samples: int, siblings: float
+) -> None:
     target, draft = pair
-    attach_policy(target, draft, EntropyPolicy(0))
+    policy = EntropyPolicy(0, siblings=siblings)
+    attach_policy(target, draft, policy)
     assert p_value(target, draft, warpers, samples) > SIGNIFICANCE
     assert 0.3 < stats(target).acceptance_rate < 0.95
+    assert (sum(sum(this.sibling_hits) for this in policy.rounds) > samples / 50) == (siblings > 0)
+
+
+@pytest.mark.parametrize("warpers", WARPERS, ids=["warped", "plain"])
+def test_distribution_of_two_prompts_at_once(pair: tuple[Any, Any], warpers: dict[str, Any]) -> None:
+    target, draft = pair
+    policy = EntropyPolicy(0, siblings=0.6)
+    attach_policy(target, draft, policy)
+    assert p_value(target, draft, warpers, SAMPLES, batch=2) > SIGNIFICANCE
+    assert 0.3 < stats(target).acceptance_rate < 0.95
+    assert sum(sum(this.sibling_hits) for this in policy.rounds) > SAMPLES / 50
 
 
 class Cooled(LogitsProcessor):  # type: ignore[misc]
@@ -158,7 +178,7 @@ class Cooled(LogitsProcessor):  # type: ignore[misc]
 
 def test_distribution_with_a_processor_of_ones_own(pair: tuple[Any, Any]) -> None:
     target, draft = pair
-    attach_policy(target, draft, EntropyPolicy(0))
+    attach_policy(target, draft, EntropyPolicy(0, siblings=0.6))
     given = {"logits_processor": LogitsProcessorList([Cooled()]), "top_k": 0}
     assert p_value(target, draft, {**WARPERS[0], "top_k": 0}, FEWER, given) > SIGNIFICANCE
     assert 0.3 < stats(target).acceptance_rate < 0.95
@@ -184,23 +204,75 @@ def test_distribution_where_the_newest_level_is_left_out(pair: tuple[Any, Any]) 
         assert stats(target).accepted > 1_000
 
 
+def one_by_one(renormalised: bool, by_residual: bool) -> Any:
+    """The rule for siblings as it is usually told: each is accepted with its share of the residual, or taken off it.
+
+    Where what is left of the residual is not ``renormalised``, or a sibling is accepted with its share of the target's
+    own distribution instead, the output is not the target's.
+    """
+
+    def drawn(self: Acceptance, scores: Any, tree: Any, drawn_from: Any) -> list[tuple[int, int]]:
+        p = scores.softmax(-1)
+        path: list[tuple[int, int]] = []
+        row: int | None = 0
+        while row is not None:
+            residual, beside = p[row].clone(), range(tree.spine, len(tree.tokens))
+            if row < tree.spine:
+                token, q = tree.tokens[row], drawn_from[row][0]
+                if float(torch.rand(()) * q[token]) < float(p[row, token]):
+                    path.append((row, token))
+                    row += 1
+                    continue
+                residual = (p[row] - q).clamp_(min=0)
+                residual /= residual.sum()
+            for sibling in (tree.tokens[node] for node in beside if tree.parents[node] == row):
+                if float(torch.rand(())) < float((residual if by_residual else p[row])[sibling]):
+                    token = sibling
+                    break
+                residual[sibling] = 0.0
+                residual /= residual.sum() if renormalised else 1.0
+            else:
+                token = int(torch.multinomial(residual, 1))
+            path.append((row, token))
+            row = tree.child(row, token)
+        return path
+
+    return drawn
+
+
+@pytest.mark.parametrize(("renormalised", "by_residual"), [(True, True), (False, True), (True, False)])
+def test_siblings_accepted_one_by_one(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, renormalised: bool, by_residual: bool
+) -> None:
+    target, draft = pair
+    attach_policy(target, draft, RandomPolicy(0, most=2, siblings=1.0))
+    monkeypatch.setattr(Acceptance, "_drawn", one_by_one(renormalised, by_residual))
+    found = p_value(target, draft, SHARP, 2 * FEWER)
+    if renormalised and by_residual:
+        assert found > SIGNIFICANCE
+    else:
+        assert found < 1e-6
+
+
 class DropsByIdentity(Drafter):
     """The mistake to be caught: a drafted token is thrown away because of which token it is."""
 
-    def draft_tokens(self, text: Any, most: int, this: Round) -> Any:
-        drafted, drawn_from = super().draft_tokens(text, most, this)
-        if drafted and drafted[-1] % 2 == 0:
-            drafted, drawn_from = drafted[:-1], drawn_from[:-1]
+    def draft(self, texts: Any, processors: Any, most: int, this: Round) -> Any:
+        drafts = super().draft(texts, processors, most, this)
+        if drafts[0].tokens and drafts[0].tokens[-1] % 2 == 0:
             this.gamma -= 1
-        return drafted, drawn_from
+            drafts[0].cut(this.gamma)
+        return drafts
 
 
 class SparesAnEOS(Drafter):
     """The same mistake: the policy, which would leave it out, is not asked about a token that ends the text."""
 
-    def _read(self, unread: Any, drafted: Any, this: Round) -> bool:
-        ended = super()._read(unread, drafted, this)
-        self.policy.deepen = (lambda _: len(drafted)) if ended else partial(type(self.policy).deepen, self.policy)
+    def _read(self, unread: Any, drafts: Any, this: Round) -> bool:
+        ended = super()._read(unread, drafts, this)
+        self.policy.deepen = (
+            (lambda _: len(drafts[0].tokens)) if ended else partial(type(self.policy).deepen, self.policy)
+        )
         return ended
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers import (
@@ -16,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from speckv.controller.policy import BEST, Level, Policy, Round
+from speckv.controller.policy import BEST, SIBLINGS, Level, Policy, Round, Siblings
 from speckv.integrations.models.loading import perturbed
 
 transformers.logging.set_verbosity_error()
@@ -64,12 +65,22 @@ class RandomPolicy(Policy):
     """At most 0 … ``most`` levels, drawn every round, and random stops: what any policy could do and worse.
 
     A stop verifies what there is, or leaves out the newest level. A policy that is asked after the first level only
-    (not ``per_level``) answers any number; one that is never asked (not ``asks``) drafts what it said.
+    (not ``per_level``) answers any number; one that is never asked (not ``asks``) drafts what it said. Each sibling is
+    verified with the probability ``siblings``, where that is small only in some rounds.
     """
 
-    def __init__(self, seed: int, most: int = 8, stop: float = 0.2, per_level: bool = True, asks: bool = True) -> None:
+    def __init__(
+        self,
+        seed: int,
+        most: int = 8,
+        stop: float = 0.2,
+        per_level: bool = True,
+        asks: bool = True,
+        siblings: float = 0.3,
+    ) -> None:
         self.random = random.Random(seed)
         self.most, self.stop, self.per_level, self.asks = most, stop, per_level, asks
+        self.siblings = siblings
         self.rounds: list[Round] = []
 
     def begin(self, this: Round, room: int) -> int:
@@ -87,13 +98,19 @@ class RandomPolicy(Policy):
             return self.limit
         return len(this.levels) - self.random.randint(0, 1)
 
+    def choose(self, this: Round) -> Siblings | None:
+        if self.random.random() > 2 * self.siblings:
+            return None
+        drawn = [self.random.random() for _ in range(this.size * this.gamma * SIBLINGS)]
+        return np.array(drawn).reshape(this.size, this.gamma, SIBLINGS) < self.siblings
+
     def observe(self, this: Round) -> None:
         self.rounds.append(this)
 
 
 def check_level(level: Level) -> None:
-    """Check that ``level`` may be one of one request: a possible entropy, and descending probabilities."""
-    assert level.shape == (1, 1 + BEST)
-    entropy, *best = level[0].tolist()
-    assert entropy > -1e-3 and sum(best) <= 1.0001
-    assert best == sorted(best, reverse=True) and best[0] > 0 and best[-1] >= 0
+    """Check that ``level`` may be one: of every request a possible entropy, and descending probabilities."""
+    assert level.shape[1:] == (1 + BEST,)
+    for entropy, *best in level.tolist():
+        assert entropy > -1e-3 and sum(best) <= 1.0001
+        assert best == sorted(best, reverse=True) and best[0] > 0 and best[-1] >= 0

@@ -35,6 +35,9 @@ KIND, VERSION = "speckv bench", 1
 """What a result file says it is."""
 
 PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
+CHAIN = "speckv-chain"
+"""Ours without siblings; in SGLang there are none yet."""
+
 POLICIES = (PLAIN, "fixed-2", "fixed-4", "fixed-8", STOCK, "paper", OURS)
 
 Entry = dict[str, Any]
@@ -66,7 +69,7 @@ class Plan:
         _known("framework", self.frameworks, frameworks)
         _known("compression", self.regimes, REGIMES)
         fixed = {name for name in self.policies if name.startswith("fixed-") and name[6:].isdigit()}
-        _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, "speckv-step"))
+        _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, "speckv-step", CHAIN))
         if PLAIN not in self.policies:
             raise SpecKVError("policies: plain is missing, and everything is measured against it")
         counts = Counter(prompt.id for prompt in self.prompts)

@@ -13,6 +13,7 @@ WHAT = {
     "hf-default": "transformers' own assisted generation as it comes, which raises and lowers γ by a rule of thumb",
     "paper": "the published SpecKV policy, which aims at tokens per step",
     "speckv": "this project: γ is chosen while drafting, for tokens per second",
+    "speckv-chain": "this project, without tokens beside those drafted",
     "speckv-step": "this project, deciding once before drafting instead of after every token",
 }
 

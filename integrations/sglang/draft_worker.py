@@ -13,12 +13,11 @@ from sglang.srt.speculative.eagle_utils import per_step_draft_out_cache_loc
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneDraftWorker
 from torch import Tensor
 
-from speckv.controller.policy import BEST
 from speckv.integrations.sglang.catch_up import as_prefill
 from speckv.integrations.sglang.config import MOST
 from speckv.integrations.sglang.draft_cache import DraftCache
 from speckv.integrations.sglang.letter import Letter
-from speckv.integrations.signals import pack
+from speckv.integrations.signals import WIDTH, pack
 
 if TYPE_CHECKING:
     from speckv.integrations.sglang.decisions import Decisions
@@ -49,7 +48,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         slots = token_to_kv_pool_allocator.size + token_to_kv_pool_allocator.page_size + 1
         self.cache = DraftCache(slots, self.device)
         # The draft loop's signals: written inside a captured graph, so at an address that stays.
-        self._recorded = torch.zeros((self._topk1_parents_prealloc.shape[0], MOST, 2 + BEST), device=self.device)
+        self._recorded = torch.zeros((self._topk1_parents_prealloc.shape[0], MOST, WIDTH), device=self.device)
 
     @property
     def captured(self) -> bool:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from speckv.controller.policy import Level
+from speckv.integrations.signals import LEVEL
 
 
 class Letter:
     """Signals of a batch, posted where they are computed, behind what is queued there: posting waits for nothing.
 
-    ``packed`` (…, 2 + BEST) is what ``signals.pack`` gives.
+    ``packed`` (…, WIDTH) is what ``signals.pack`` gives.
     """
 
     def __init__(self, packed: Tensor) -> None:
@@ -26,5 +27,5 @@ class Letter:
         """The signals (…, 1 + BEST), waited for until the device has computed them."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        signals: Level = self._host[..., 1:].numpy()
+        signals: Level = self._host[..., LEVEL].numpy()
         return signals

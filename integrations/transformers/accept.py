@@ -8,6 +8,7 @@ keep none are called for a whole round beforehand, which spares the host a read 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,6 +17,7 @@ from transformers import LogitsProcessorList
 from transformers.generation import logits_process
 
 from speckv.integrations.transformers.draft import fit_vocabulary
+from speckv.integrations.transformers.tree import Tree
 
 STATEFUL = frozenset(
     {
@@ -50,62 +52,107 @@ def processed(processors: LogitsProcessorList, ids: Tensor, scores: Tensor) -> T
     return scores
 
 
+PER_TEXT = "prompt_ignore_length"
+"""An attribute of a processor that has one number for each text of a batch."""
+
+
+def of_text(processors: LogitsProcessorList, number: int, count: int) -> LogitsProcessorList:
+    """The ``processors`` of ``count`` texts as they apply to one of them alone."""
+    if count == 1:
+        return processors
+    alone = LogitsProcessorList()
+    for processor in processors:
+        if isinstance(numbers := getattr(processor, PER_TEXT, None), Tensor):
+            processor = copy.copy(processor)
+            setattr(processor, PER_TEXT, numbers[number : number + 1])
+        alone.append(processor)
+    return alone
+
+
 class Acceptance:
-    """The target's side of a round, for one call of ``generate``.
+    """The target's side of a round, for one text.
 
     Sampling is that of Leviathan et al. (arXiv 2211.17192): a token drafted with probability q is accepted with
-    min(1, p / q); the first that is not is replaced by one drawn from norm(max(p − q, 0)), which together is p.
+    min(1, p / q); the first that is not is replaced by one drawn from r = norm(max(p − q, 0)), which together is p.
+    Where that token was verified beside the spine, the round goes on from its row, with one drawn from p there, and so
+    on. To accept siblings s one after the other with r(s), r renormalised in between, would be the same draw from r.
     """
 
     def __init__(self, processors: LogitsProcessorList, sample: bool) -> None:
         self.processors = processors
         self.sample = sample
-        self.at_once = len(stateless(processors)) == len(processors)
-        self.of_scores_alone = all(type(one).__name__ in OF_SCORES_ALONE for one in stateless(processors))
+        self.stateless = stateless(processors)
+        self.at_once = len(self.stateless) == len(processors)
+        self.of_scores_alone = all(type(one).__name__ in OF_SCORES_ALONE for one in self.stateless)
 
     def tokens(
-        self, ids: Tensor, drafted: Sequence[int], drawn_from: Sequence[Tensor], logits: Tensor
-    ) -> Iterator[tuple[int, Tensor]]:
-        """The output tokens of a round, one after the other, each with its processed scores (1, V).
+        self, text: Tensor, tree: Tree, drawn_from: Sequence[Tensor], logits: Tensor
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """The output tokens of a round, one by one: the row that each follows, the token, its processed scores (1, V).
 
-        ``ids`` (1, n + k) end with the ``drafted`` k tokens; ``drawn_from`` has the probabilities (1, V) each was drawn
-        with, when sampling; ``logits`` (1, k + 1, V) are the target's, of what follows the text and each drafted token.
+        ``tree`` follows ``text`` (1, n); ``drawn_from`` has the probabilities (1, V) that each token of its spine was
+        drawn with, when sampling; ``logits`` (1, rows, V) are the target's, of what follows each row.
         """
-        count = len(drafted)
-        length = ids.shape[1] - count
         if not self.processors and not self.sample:
-            chosen = logits[0].argmax(-1).tolist()
-            yield from ((token, logits[:, place]) for place, token in _until_refused(chosen, drafted))
+            yield from ((row, token, logits[:, row]) for row, token in _walk(tree, logits[0].argmax(-1).tolist()))
             return
-        places = range(count + 1)
-        for group in (places,) if self.at_once else ((place,) for place in places):
-            # A copy, since processors may write into what they are given.
-            rows = logits[0, group[0] : group[-1] + 1].to(torch.float32, copy=True)
-            scores = self._scores(ids, rows, [length + place for place in group])
-            proposed = drafted[group[0] : group[-1] + 1]
-            chosen = self._choose(scores, proposed, drawn_from[group[0] : group[0] + len(proposed)])
-            yield from ((token, scores[at : at + 1]) for at, token in _until_refused(chosen, proposed))
-            if chosen[: len(proposed)] != list(proposed):
-                return
+        # A copy, since processors may write into what they are given.
+        if self.at_once:
+            scores = self._scores(text, tree, logits[0].to(torch.float32, copy=True))
+            if self.sample:
+                chosen = self._drawn(scores, tree, drawn_from)
+            else:
+                chosen = list(_walk(tree, scores.argmax(-1).tolist()))
+            yield from ((row, token, scores[row : row + 1]) for row, token in chosen)
+            return
+        row: int | None = 0
+        while row is not None:
+            ids = torch.cat((text, text.new_tensor([tree.path(row)])), dim=1)
+            scores = self.processors(ids, logits[0, row : row + 1].to(torch.float32, copy=True))
+            if self.sample:
+                after = Tree.chain(tree.tokens[row : row + 1] if row < tree.spine else [])
+                token = self._drawn(scores, after, drawn_from[row : row + 1])[0][1]
+            else:
+                token = int(scores.argmax(-1))
+            yield row, token, scores
+            row = tree.child(row, token)
 
-    def _scores(self, ids: Tensor, rows: Tensor, lengths: Sequence[int]) -> Tensor:
-        """(r, V): each of ``rows`` (r, V) as it is processed after the first so many of ``ids``."""
-        if not self.at_once:
-            return self.processors(ids[:, : lengths[0]], rows)
+    def _scores(self, text: Tensor, tree: Tree, logits: Tensor) -> Tensor:
+        """(rows, V): each row of ``logits`` as it is processed after the tokens that lead to it."""
         if self.of_scores_alone:
-            return processed(self.processors, ids, rows)
-        each = zip(lengths, rows.split(1), strict=True)
-        return torch.cat([processed(self.processors, ids[:, :length], row) for length, row in each])
+            return processed(self.processors, text, logits)
+        paths = (torch.cat((text, text.new_tensor([tree.path(row)])), dim=1) for row in range(tree.rows))
+        return torch.cat(
+            [processed(self.processors, ids, row) for ids, row in zip(paths, logits.split(1), strict=True)]
+        )
 
-    def _choose(self, scores: Tensor, proposed: Sequence[int], drawn_from: Sequence[Tensor]) -> list[int]:
-        """A token for each row of ``scores`` (r, V) up to the first that is not as ``proposed`` (r or r − 1 tokens)."""
-        if not self.sample:
-            chosen: list[int] = scores.argmax(-1).tolist()
-            return chosen
+    def _drawn(self, scores: Tensor, tree: Tree, drawn_from: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """(row, token) from row 0 on, the last token being one that the tree has not got.
+
+        ``scores`` (r, V) are of all rows, or of row 0 alone. One read for the host, whatever comes.
+        """
         p = scores.softmax(-1)
-        if not proposed:
-            last: list[int] = torch.multinomial(p, 1)[:, 0].tolist()
-            return last
+        if tree.spine:
+            accepted, token = self._of_spine(p[: tree.spine + 1], tree.tokens[: tree.spine], drawn_from)
+        else:
+            accepted, token = p.new_zeros(()), torch.multinomial(p[0], 1)
+        # Of all other rows what would be drawn, should the round come to them.
+        others = torch.multinomial(p[tree.spine + 1 :], 1)[:, 0] if tree.branches else token[:0]
+        count, *said = torch.cat((accepted.long()[None], token, others)).tolist()
+        path = list(enumerate(tree.tokens[:count]))
+        if count < len(scores):
+            path.append((count, said[0]))
+            row = tree.child(*path[-1])
+            while row is not None and row > tree.spine:
+                path.append((row, said[row - tree.spine]))
+                row = tree.child(*path[-1])
+        return path
+
+    def _of_spine(self, p: Tensor, proposed: Sequence[int], drawn_from: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """How many of the ``proposed`` k tokens are accepted, (), and the token (1,) drawn after them.
+
+        ``p`` (k + 1, V) or, without the last, (k, V).
+        """
         q = fit_vocabulary(torch.cat([row.to(p.device) for row in drawn_from]), p.shape[-1], absent=0.0)
         tokens = torch.tensor(proposed, device=p.device)[:, None]
         of_target, of_draft = p[: len(proposed)].gather(1, tokens), q.gather(1, tokens)
@@ -115,13 +162,12 @@ class Acceptance:
         drafts = torch.where(accepted < len(q), q[place.clamp(max=len(q) - 1)], 0.0)
         weights = (p[place] - drafts).clamp_(min=0)
         weights = torch.where(weights.sum() > 0, weights, p[place])  # p = q but for rounding
-        count, drawn = torch.stack((accepted, torch.multinomial(weights, 1)[0])).tolist()
-        return [*proposed[:count], *([drawn] if count < len(scores) else [])]
+        return accepted, torch.multinomial(weights, 1)
 
 
-def _until_refused(chosen: Sequence[int], proposed: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(place, token) of what was ``chosen``, up to and with the first that is not as ``proposed``."""
-    for place, token in enumerate(chosen):
-        yield place, token
-        if place < len(proposed) and token != proposed[place]:
-            return
+def _walk(tree: Tree, chosen: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(row, token) from row 0 on, ``chosen`` being the token after each row, down to one that the tree has not got."""
+    row: int | None = 0
+    while row is not None:
+        yield row, chosen[row]
+        row = tree.child(row, chosen[row])

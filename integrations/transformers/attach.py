@@ -14,6 +14,7 @@ from speckv.controller.policies import make_policy
 from speckv.controller.policy import Policy
 from speckv.integrations.compression import detect_level
 from speckv.integrations.runtime import Controller
+from speckv.integrations.transformers.branches import can_branch
 from speckv.integrations.transformers.calibrate import remembered
 from speckv.integrations.transformers.hook import attach_policy
 from speckv.integrations.transformers.loop import RoundListener
@@ -29,6 +30,7 @@ def attach(
     mode: str = "token",
     gamma: int | None = None,
     max_gamma: int | None = None,
+    siblings: bool = True,
     compression: str | None = None,
     costs: Costs | None = None,
     policy: Policy | None = None,
@@ -45,6 +47,8 @@ def attach(
     mode : ``"token"`` decides after every drafted token, ``"step"`` once before drafting. ``tokens`` is per step.
     gamma : a fixed γ instead of any controller.
     max_gamma : the most tokens a round may draft, 1 … 20; by default 20.
+    siblings : whether a round may verify other tokens beside those drafted, where they pay and the target's attention
+        takes a mask (:func:`can_branch`); False drafts chains.
     compression : ``fp16``, ``int8`` or ``nf4`` where it cannot be read from the target's configuration.
     costs : what forwards take here (``calibrate(target, draft)``); by default what ``speckv calibrate`` has remembered
         of this pair on this machine, else a guess from the models' sizes. The loop's own timings refine either.
@@ -61,10 +65,11 @@ def attach(
         loaded = None
         if gamma is None:
             loaded = controller if isinstance(controller, Controller) else Controller.load(controller, provider)
+        trees = siblings and can_branch(target)
         level = compression_level(compression) if compression else detect_level(target.config)
         if costs is None:
             costs = remembered(target, draft) or Costs.from_sizes(_bytes(target), _bytes(draft))
-        policy = make_policy(loaded, objective, mode, level, CostModel(costs), gamma, max_gamma, siblings=False)
+        policy = make_policy(loaded, objective, mode, level, CostModel(costs), gamma, max_gamma, trees)
     elif gamma is not None:
         raise SpecKVError("gamma and policy contradict each other; give one of them")
     attach_policy(target, draft, policy, listener, same_tokenizer)

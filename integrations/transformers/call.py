@@ -40,11 +40,6 @@ def check_prepared(config: Any, input_ids: Any, keywords: dict[str, Any]) -> Non
             "assistant_ensemble_weight changes what the target says and speckv is lossless; "
             "leave it out, or detach(target) to use it"
         )
-    if input_ids.shape[0] != 1:
-        raise SpecKVError(
-            f"batch of {input_ids.shape[0]} prompts: assisted generation takes one prompt a call; "
-            "call generate() once per prompt, or leave assistant_model out"
-        )
     for name in NOT_FOR_ROUNDS:
         if getattr(config, name, None):
             raise DecodePlainly(f"{name} is not collected over several tokens a forward")

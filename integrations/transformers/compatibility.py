@@ -28,6 +28,8 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (DynamicCache, "__init__", "config"),
     (DynamicCache, "get_seq_length", ""),
     (DynamicCache, "activate_past_recording", ""),
+    (DynamicCache, "get_mask_sizes", "query_length layer_idx"),
+    (DynamicCache, "batch_select_indices", "indices"),
     (PreTrainedModel, "can_generate", ""),
     (PreTrainedModel, "get_decoder", ""),
     (PreTrainedModel, "get_output_embeddings", ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -138,31 +138,49 @@ class DraftModel:
         self.kept: dict[str, Any] = {}
         self.cached = 0
 
-    def room(self, length: int) -> int:
-        """The most tokens it can draft after a text of ``length``: its positions may end before the target's."""
+    def room(self, lengths: Sequence[int]) -> int:
+        """The most tokens it can draft after texts of ``lengths``: its positions may end before the target's."""
+        (length,) = lengths
         return max(0, self.facts.longest + 1 - length)
 
-    def stale(self, length: int) -> int:
-        """How many tokens of a text of ``length`` the cache will lack beyond the newest, which no cache has."""
+    def stale(self, lengths: Sequence[int]) -> list[int]:
+        """How many tokens of texts of these ``lengths`` the cache will lack beyond the newest, which no cache has."""
+        (length,) = lengths
         kept = 0 if self.cached <= self.facts.restart < length else self.cached
-        return max(0, length - 1 - kept)
+        return [max(0, length - 1 - kept)]
 
-    def rewind(self, length: int) -> int:
-        """Keep the cache's part of the first ``length`` − 1 tokens; return how many tokens the next step must feed."""
+    def feed(self, texts: Sequence[Tensor]) -> Tensor:
+        """Logits (n, V) of what follows ``texts`` (1, …), of which the cache is fed what it does not hold."""
+        (text,) = texts
+        length = text.shape[1]
         if not self.kept or self.cached <= self.facts.restart < length:
             self.kept, self.cached = new_cache(self.model), 0
-        keep = min(self.cached, length - 1)
-        if self.cached:  # crop() fails on a sliding-window layer that has seen nothing
-            next(iter(self.kept.values())).crop(keep - self.cached)
-        self.cached = keep
-        return length - keep
+        self.keep([length - 1])
+        return self._forward(text[:, self.cached :].to(self.device), length)
 
-    def step(self, fed: Tensor, end: int) -> Tensor:
-        """Logits (1, V) of what follows a text of ``end``; ``fed`` (1, m) is what the cache does not hold of it."""
-        if self.last_id is not None:  # any id will do for those it does not know: the target decides
-            fed = fed.clamp(max=self.last_id)
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits (n, V) of what follows ``tokens`` (n, 1), drafted last."""
+        return self._forward(tokens, self.cached + 1)
+
+    def keep(self, lengths: Sequence[int]) -> None:
+        """Forget what was fed beyond the first so many tokens of each text: it went on otherwise, or will."""
+        (length,) = lengths
+        if self.cached:  # crop() fails on a sliding-window layer that has seen nothing
+            next(iter(self.kept.values())).crop(min(0, length - self.cached))
+            self.cached = min(length, self.cached)
+
+    def select(self, texts: Sequence[int]) -> None:
+        """Go on with these ``texts`` alone, the others having ended; nothing to do where there is one."""
+
+    def _forward(self, fed: Tensor, end: int) -> Tensor:
+        """Logits of what follows a text of ``end``; ``fed`` (1, m) is what the cache does not hold of it."""
         placed = self._placed(end)
         self.cached = end
+        return self._logits(fed, placed)
+
+    def _logits(self, fed: Tensor, placed: dict[str, Any]) -> Tensor:
+        if self.last_id is not None:  # any id will do for those it does not know: the target decides
+            fed = fed.clamp(max=self.last_id)
         outputs = self.forward(input_ids=fed, **placed, **self.kept, **self.keywords)
         if self.head is not None:
             return self.head(outputs.last_hidden_state[:, -1])

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import GenerationMixin, PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
+from speckv.integrations.transformers.batch import DraftBatch, TargetBatch, check_several, padded
 from speckv.integrations.transformers.call import Call, LeaveAlone, check_prepared, check_processes
 from speckv.integrations.transformers.compatibility import check_transformers
 from speckv.integrations.transformers.draft import DraftModel, examine
@@ -173,15 +175,23 @@ def _loop(found: Attachment, streamer: Any) -> Callable[..., Any]:
         **keywords: Any,
     ) -> Any:
         check_prepared(generation_config, input_ids, keywords)
-        ours = TargetModel(model, keywords)
         vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
-        draft = DraftModel(found.draft, keywords.get("attention_mask"), vocabulary)
-        text = Text(input_ids, stopping_criteria, generation_config, streamer)
+        several, mask = len(input_ids) > 1, keywords.get("attention_mask")
+        if several:
+            check_several(generation_config, logits_processor, stopping_criteria)
+            ours: TargetModel = TargetBatch(model, keywords)
+            mask = torch.ones_like(input_ids) if mask is None else mask
+            draft: DraftModel = DraftBatch(found.draft, mask, vocabulary)
+        else:
+            ours, draft = TargetModel(model, keywords), DraftModel(found.draft, mask, vocabulary)
+        texts = [Text(ids, stopping_criteria, generation_config, streamer) for ids in input_ids.split(1)]
         sample = bool(generation_config.do_sample)
         with found.free_policy() as policy:
-            output = speculate(ours, draft, policy, text, logits_processor, sample, found.report)
+            speculate(ours, draft, policy, texts, logits_processor, sample, found.report)
         if not ours.rolls_back:
             found.tell(f"decoded plainly: {type(model).__name__} keeps a state that cannot be rolled back")
-        return output
+        if several:
+            return padded([text.ids for text in texts], generation_config)
+        return texts[0].output(ours.release(), ours.name)
 
     return decode

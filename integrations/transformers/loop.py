@@ -1,21 +1,23 @@
-"""Speculative decoding of one text, top to bottom: draft, verify, accept, rewind, learn."""
+"""Speculative decoding, top to bottom: draft, verify, accept, keep, learn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from speckv.controller.policy import Policy, Request, Round
-from speckv.integrations.signals import pack
-from speckv.integrations.transformers.accept import Acceptance, processed, stateless
+from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
+from speckv.integrations.signals import CANDIDATES, LEVEL, pack
+from speckv.integrations.transformers.accept import Acceptance, of_text, processed
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 from speckv.integrations.transformers.target import TargetModel
 from speckv.integrations.transformers.text import Text
+from speckv.integrations.transformers.tree import Tree
 
 RoundListener = Callable[[Round], None]
 
@@ -24,129 +26,217 @@ def speculate(
     target: TargetModel,
     draft: DraftModel,
     policy: Policy,
-    text: Text,
+    texts: Sequence[Text],
     processors: LogitsProcessorList,
     sample: bool,
     listener: RoundListener,
-) -> Any:
-    """Decode ``text`` to its end and return what ``generate`` returns: the target's own output, whatever is drafted.
+) -> None:
+    """Decode ``texts`` to their ends: what the target says, whatever is drafted.
 
     Whether a drafted token is verified never depends on which one it is; ``policy`` sees no acceptance draw and no
     target logits of the round that it decides about.
     """
-    accept = Acceptance(processors, sample)
-    drafter = Drafter(draft, policy, stateless(processors), sample, text.eos)
-    request, prompt, first = Request(), text.length, True
-    while not text.ended:
+    drafter = Drafter(draft, policy, sample, texts[0].eos)
+    count, prompt, first = len(texts), texts[0].length, True
+    live = [_Live(text, Acceptance(of_text(processors, row, count), sample)) for row, text in enumerate(texts)]
+    while live:
         started = perf_counter()
-        request.stale = draft.stale(text.length)
-        this = Round([request], text.length, verify_prefill=first)
-        room = max(0, min(text.max_length - text.length - 1, target.room(text.length), draft.room(text.length)))
+        lengths = [one.text.length for one in live]
+        for one, stale in zip(live, draft.stale(lengths), strict=True):
+            one.request.stale = stale
+        this = Round([one.request for one in live], max(lengths), verify_prefill=first)
+        left = max(one.text.max_length - one.text.length - 1 for one in live)
+        room = max(0, min(left, target.room(lengths), draft.room(lengths)))
         most = min(policy.begin(this, room), room)
         this.resting = most <= 0
         this.decide_ms = (perf_counter() - started) * 1e3
 
-        ids, drafted, drawn_from = text.ids, [], []
+        ids = [one.text.ids for one in live]
+        drafts = [Drafted() for _ in live]
         if not this.resting:
-            drafted, drawn_from = drafter.draft_tokens(ids, most, this)
-            ids = torch.cat((ids, ids.new_tensor([drafted])), dim=1)
+            drafts = drafter.draft(ids, [one.accept.stateless for one in live], most, this)
+        if this.gamma and target.branches:
+            started = perf_counter()
+            if (chosen := policy.choose(this)) is not None:
+                this.siblings = chosen & (np.array([drafted.others for drafted in drafts]) >= 0)
+            this.decide_ms += (perf_counter() - started) * 1e3
 
         started = perf_counter()
-        callers = 0.0  # a streamer may wait for its reader, which says nothing about a verify
-        accepted = 0
-        logits = target.verify(ids, len(drafted)).to(ids.device)
-        for place, (token, scores) in enumerate(accept.tokens(ids, drafted, drawn_from, logits)):
-            this.emitted = place + 1
-            accepted += place < len(drafted) and token == drafted[place]
-            handed = perf_counter()
-            ended = text.add(token, scores, logits[:, place])
-            callers += perf_counter() - handed
-            if ended:
-                break
-        target.rewind(len(drafted) + 1 - this.emitted)
+        trees = [
+            Tree.beside(drafted.tokens, drafted.others, None if this.siblings is None else this.siblings[number])
+            for number, drafted in enumerate(drafts)
+        ]
+        callers, kept = 0.0, []
+        logits = target.verify(ids, trees)
+        for one, tree, drafted, said in zip(live, trees, drafts, logits, strict=True):
+            rows, accepted, rank, waited = one.take(tree, drafted, said)
+            this.accepted.append(accepted)
+            this.ranks.append(rank)
+            this.emitted += len(rows)
+            callers += waited
+            kept.append(rows)
+        target.keep(trees, kept)
+        draft.keep([length + accepted for length, accepted in zip(lengths, this.accepted, strict=True)])
         this.verify_ms = (perf_counter() - started - callers) * 1e3
 
-        this.accepted, this.ranks = [accepted], [0]
         policy.observe(this)
         this.remember()
         listener(this)
         first = False
-    policy.ended(text.length - prompt)
-    return text.output(target.release(), target.name)
+        going = [number for number, one in enumerate(live) if not one.text.ended]
+        if len(going) < len(live):
+            for one in live:
+                if one.text.ended:
+                    policy.ended(one.text.length - prompt)
+            live = [live[number] for number in going]
+            if live:
+                target.select(going)
+                draft.select(going)
+
+
+@dataclass
+class _Live:
+    """A text that has not ended."""
+
+    text: Text
+    accept: Acceptance
+    request: Request = field(default_factory=Request)
+
+    def take(self, tree: Tree, drafted: Drafted, logits: Tensor) -> tuple[list[int], int, int, float]:
+        """Add a round's tokens: the rows that they follow, how many of the spine were accepted, the rank of what came
+        in place of its next, and the seconds that the caller's own code took.
+
+        A streamer may wait for its reader, which says nothing about a verify.
+        """
+        ids = self.text.ids
+        logits = logits.to(ids.device)
+        rows: list[int] = []
+        accepted = rank = 0
+        callers = 0.0
+        for row, token, scores in self.accept.tokens(ids, tree, drafted.drawn_from, logits):
+            rows.append(row)
+            if row < tree.spine:
+                if token == tree.tokens[row]:
+                    accepted += 1
+                else:
+                    rank = drafted.rank(row, token)
+            handed = perf_counter()
+            ended = self.text.add(token, scores, logits[:, row])
+            callers += perf_counter() - handed
+            if ended:
+                break
+        return rows, accepted, rank, callers
+
+
+@dataclass
+class Drafted:
+    """A round's spine, ``tokens``, and beside each the SIBLINGS best other tokens, −1 where the target has fewer.
+
+    ``drawn_from`` has the probabilities (1, V) that each was drawn with, when sampling.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    others: list[list[int]] = field(default_factory=list)
+    drawn_from: list[Tensor] = field(default_factory=list)
+    ended: bool = False
+
+    def cut(self, gamma: int) -> None:
+        """Leave out all but the first ``gamma`` tokens."""
+        del self.tokens[gamma:], self.others[gamma:], self.drawn_from[gamma:]
+
+    def rank(self, level: int, token: int) -> int:
+        """Of the target's ``token`` where the spine's was rejected, as a ``Round`` has it."""
+        others = self.others[level]
+        return others.index(token) + 1 if token in others else BEST
 
 
 class Drafter:
     """Draws tokens from the draft, one forward each, until the policy has enough of them."""
 
-    def __init__(
-        self, draft: DraftModel, policy: Policy, processors: LogitsProcessorList, sample: bool, eos: frozenset[int]
-    ) -> None:
-        self.draft = draft
+    def __init__(self, model: DraftModel, policy: Policy, sample: bool, eos: frozenset[int]) -> None:
+        self.model = model
         self.policy = policy
-        self.processors = processors
         self.sample = sample
         self.eos = eos
 
     @torch.inference_mode()
-    def draft_tokens(self, text: Tensor, most: int, this: Round) -> tuple[list[int], list[Tensor]]:
-        """Up to ``most`` tokens after ``text`` (1, n); when sampling, the probabilities (1, V) each was drawn with.
+    def draft(
+        self, texts: Sequence[Tensor], processors: Sequence[LogitsProcessorList], most: int, this: Round
+    ) -> list[Drafted]:
+        """Up to ``most`` tokens after each of ``texts`` (1, …); fills in what ``this`` round says of drafting.
 
-        Fills in what ``this`` round says of drafting. Signals and tokens are read by the host together: as they come
-        where the policy is asked about them, else all at once.
+        ``processors`` are those of each text that keep no state.
+        Signals and tokens are read by the host together: as they come where the policy is asked about them, else all
+        at once.
         """
         started = perf_counter()
         asked_ms = 0.0
-        length = text.shape[1]
-        prefix = text.to(self.draft.device)
-        this.caught_up = this.requests[0].stale
-        this.draft_prefill = self.draft.rewind(length) == length
-        fed = prefix[:, self.draft.cached :]
-        drafted: list[int] = []
+        stale = [request.stale for request in this.requests]
+        this.caught_up = sum(stale)
+        this.draft_prefill = any(one == text.shape[1] - 1 for one, text in zip(stale, texts, strict=True))
+        processes = any(processors)
+        prefixes = [text.to(self.model.device) for text in texts]
+        drafts = [Drafted() for _ in texts]
         unread: list[Tensor] = []
-        drawn_from: list[Tensor] = []
         asks, per_level = self.policy.asks, self.policy.per_level
         made, wanted, ended = 0, most, False
+        token: Tensor | None = None
         while made < wanted and not ended:
-            logits = self.draft.step(fed, length + made)
-            fed = token = self._draw(prefix, logits, drawn_from)
-            if self.processors:
-                prefix = torch.cat((prefix, token), dim=1)
+            logits = self.model.feed(texts) if token is None else self.model.step(token)
+            token, drawn_from = self._draw(prefixes, processors if processes else (), logits)
+            if processes:
+                prefixes = [torch.cat((p, one), dim=1) for p, one in zip(prefixes, token.split(1), strict=True)]
+            if drawn_from is not None:
+                for drafted, row in zip(drafts, drawn_from.split(1), strict=True):
+                    drafted.drawn_from.append(row)
             unread.append(pack(token, logits))
             made += 1
             if asks and (per_level or made == 1):
                 # An EOS is asked about as any token is: what is verified must not depend on which one was drawn. For
                 # the same reason only the newest can be left out, since its signals know those before it.
-                ended = self._read(unread, drafted, this)
+                ended = self._read(unread, drafts, this)
                 asked = perf_counter()
                 wanted = min(most, max(self.policy.deepen(this), made - 1))
                 asked_ms += (perf_counter() - asked) * 1e3
         if unread:
-            self._read(unread, drafted, this)
-        this.gamma = gamma = min(wanted, len(drafted))
+            self._read(unread, drafts, this)
+        this.gamma = min(wanted, len(drafts[0].tokens))
+        for drafted in drafts:
+            drafted.cut(this.gamma)
         this.decide_ms += asked_ms
         this.draft_ms = (perf_counter() - started) * 1e3 - asked_ms
-        return drafted[:gamma], drawn_from[:gamma]
+        return drafts
 
-    def _draw(self, prefix: Tensor, logits: Tensor, drawn_from: list[Tensor]) -> Tensor:
-        """The draft's next token (1, 1) after ``prefix`` (1, n); a sample's probabilities go to ``drawn_from``."""
-        scores = fit_vocabulary(logits, self.draft.vocabulary)
-        if self.sample or self.processors:
-            scores = processed(self.processors, prefix, scores.to(torch.float32, copy=True))
+    def _draw(
+        self, prefixes: Sequence[Tensor], processors: Sequence[LogitsProcessorList], logits: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The draft's next tokens (n, 1) after ``prefixes`` (1, …), and, sampling, what they were drawn with (n, V)."""
+        scores = fit_vocabulary(logits, self.model.vocabulary)
+        if self.sample or processors:
+            scores = scores.to(torch.float32, copy=True)
+        if processors:
+            each = zip(processors, prefixes, scores.split(1), strict=True)
+            scores = torch.cat([processed(own, prefix, row) for own, prefix, row in each])
         if not self.sample:
-            return scores.argmax(-1, keepdim=True)
-        drawn_from.append(scores.softmax(-1))
-        return torch.multinomial(drawn_from[-1], 1)
+            return scores.argmax(-1, keepdim=True), None
+        p = scores.softmax(-1)
+        return torch.multinomial(p, 1), p
 
-    def _read(self, unread: list[Tensor], drafted: list[int], this: Round) -> bool:
-        """Fetch what the host has not seen yet, in one read; True once an EOS was drafted.
+    def _read(self, unread: list[Tensor], drafts: Sequence[Drafted], this: Round) -> bool:
+        """Fetch what the host has not seen yet, in one read; True once an EOS was drafted for every text.
 
-        Tokens drafted after an EOS (only when reads are deferred) are left out: no output can contain them.
+        What is drafted after that (only when reads are deferred) is left out: no output can contain it.
         """
-        fetched = (unread[0] if len(unread) == 1 else torch.cat(unread)).cpu().numpy()
+        fetched = torch.stack(unread).cpu().numpy()
         unread.clear()
-        this.levels += [fetched[row : row + 1, 1:] for row in range(len(fetched))]
-        for token in map(int, fetched[:, 0].tolist()):
-            drafted.append(token)
-            if token in self.eos:
+        this.levels += [level[:, LEVEL] for level in fetched]
+        for level in fetched.tolist():
+            for drafted, row in zip(drafts, level, strict=True):
+                token = int(row[0])
+                drafted.tokens.append(token)
+                drafted.ended |= token in self.eos
+                others = [int(other) for other in row[CANDIDATES] if other != token and other < self.model.vocabulary]
+                drafted.others.append([*others, *[-1] * SIBLINGS][:SIBLINGS])
+            if all(drafted.ended for drafted in drafts):
                 return True
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
+from speckv.integrations.transformers.branches import can_branch, gather, tree_inputs
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
 from speckv.integrations.transformers.reach import Reach
+from speckv.integrations.transformers.tree import Tree
 
 KEPT_BY_MODEL = "_update_model_kwargs_for_generation"
 """A model class that overrides this keeps something of its own between forwards, which a round would not know of."""
@@ -55,53 +58,77 @@ class TargetModel:
         cache: Cache = self.keywords[self.name]
         return cache
 
-    def room(self, length: int) -> int:
-        """The most tokens to draft after a text of ``length``."""
+    def room(self, lengths: Sequence[int]) -> int:
+        """The most tokens to draft after texts of ``lengths``."""
         if not self.prompt and not self.text_only:
             return 0
+        (length,) = lengths
         return self.reach.room(length) if self.rolls_back else 0
 
-    def verify(self, ids: Tensor, drafted: int) -> Tensor:
-        """Logits (1, drafted + 1, V) of what follows the text and each of the ``drafted`` tokens that end ``ids``.
+    @property
+    def branches(self) -> bool:
+        """Whether the next verify may be of a tree with branches; of a chain it may be always."""
+        return self.fed_as_text and self.rolls_back and "token_type_ids" not in self.keywords and can_branch(self.model)
 
-        ``ids`` (1, n + drafted). The first call feeds all of the prompt that a cache handed in does not hold.
+    def verify(self, texts: Sequence[Tensor], trees: Sequence[Tree]) -> list[Tensor]:
+        """Of each text (1, …) the logits (1, rows, V) of what follows each row of its tree.
+
+        The first call feeds all of the prompt that a cache handed in does not hold.
         """
-        length = ids.shape[1]
-        first = not self.prompt
+        (text,), (tree,) = texts, trees
+        length, first = text.shape[1], not self.prompt
         if first:
-            self.prompt = length - drafted
-        new = length - self.fed
-        inputs = self._keywords(length)
-        if self.fed_as_text:
-            inputs = _as_text(inputs, ids[:, -new:])
-        else:
-            inputs = self.model.prepare_inputs_for_generation(
-                ids, next_sequence_length=None if first and not self.fed else new, is_first_iteration=first, **inputs
-            )
+            self.prompt = length
+        inputs = self._tree_inputs(text, tree) if tree.branches else self._chain_inputs(text, tree, first)
         if "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = drafted + 1
+            inputs["logits_to_keep"] = tree.rows
         outputs = self._forward(inputs)
         cache = outputs.get(self.name, self.cache)
+        self.fed = length + len(tree.tokens)
         if first:
-            self._check_length(cache, length)
+            self._check_length(cache, self.fed)
         if first or cache is not self.cache:  # some models begin a new one where their positions switch
             self.keywords[self.name] = cache
             self.rolls_back = self._record()
-            self.fed_as_text = self._is_fed_as_text(ids.device)
-        self.fed = length
+            self.fed_as_text = self._is_fed_as_text(text.device)
         logits: Tensor = outputs.logits
-        return logits[:, -drafted - 1 :]
+        return [logits[:, -tree.rows :]]
 
-    def rewind(self, rejected: int) -> None:
-        """Forget the last ``rejected`` ≥ 0 tokens that were fed; 0 lets layers with a window forget what left it."""
+    def keep(self, trees: Sequence[Tree], kept: Sequence[Sequence[int]]) -> None:
+        """Of the ``trees`` just verified keep the rows ``kept`` of each, a path from row 0, and forget the rest.
+
+        Where all are kept, layers with a window forget what left it.
+        """
+        (tree,), (rows,) = trees, kept
         if self.rolls_back:
-            self.cache.crop(-rejected)
-            self.fed -= rejected
+            if rows[-1] != len(rows) - 1:
+                gather(self.cache, rows, tree.rows)
+            self.cache.crop(len(rows) - tree.rows)
+            self.fed -= tree.rows - len(rows)
+
+    def select(self, texts: Sequence[int]) -> None:
+        """Go on with these ``texts`` alone, the others having ended; nothing to do where there is one."""
 
     def release(self) -> Cache:
         """The cache as plain decoding leaves it: every token but the last."""
         stop_recording(self.cache)
         return self.cache
+
+    def _chain_inputs(self, text: Tensor, tree: Tree, first: bool) -> dict[str, Any]:
+        ids = torch.cat((text, text.new_tensor([tree.tokens])), dim=1) if tree.tokens else text
+        new = ids.shape[1] - self.fed
+        inputs = self._keywords(ids.shape[1])
+        if self.fed_as_text:
+            return _as_text(inputs, ids[:, -new:])
+        prepared: dict[str, Any] = self.model.prepare_inputs_for_generation(
+            ids, next_sequence_length=None if first and not self.fed else new, is_first_iteration=first, **inputs
+        )
+        return prepared
+
+    def _tree_inputs(self, text: Tensor, tree: Tree) -> dict[str, Any]:
+        inputs = self._keywords(text.shape[1])
+        padding, positions = inputs.get("attention_mask"), inputs.get("position_ids")
+        return inputs | tree_inputs(self.model, self.cache, text, tree, padding, positions)
 
     def _forward(self, inputs: dict[str, Any]) -> Any:
         try:

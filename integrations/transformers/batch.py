@@ -1,0 +1,194 @@
+"""A target and a draft for several texts at once, whose caches grow by columns that are theirs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import (
+    DynamicCache,
+    EosTokenCriteria,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+
+from speckv.integrations.transformers.accept import stateless
+from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
+from speckv.integrations.transformers.cache import NAMES, cache_name, parameters
+from speckv.integrations.transformers.columns import Columns
+from speckv.integrations.transformers.draft import DraftModel
+from speckv.integrations.transformers.target import DecodePlainly, TargetModel
+from speckv.integrations.transformers.tree import Tree
+
+OWN_CRITERIA = (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria)
+
+
+def check_several(config: Any, processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> None:
+    """Raise :class:`DecodePlainly` for what cannot be told, or asked, of several texts of their own lengths."""
+    if config.return_dict_in_generate:
+        raise DecodePlainly("scores and caches of several prompts go by columns, in which the texts would differ")
+    if len(stateless(processors)) != len(processors):
+        raise DecodePlainly("a logits processor that may keep a state is given several prompts at once")
+    if not all(type(one) in OWN_CRITERIA for one in criteria):
+        raise DecodePlainly("a stopping criterion of one's own is given several prompts at once")
+
+
+def padded(texts: Sequence[Tensor], config: Any) -> Tensor:
+    """``texts`` (1, …) as ``generate`` returns them, filled up with the padding token."""
+    token = config.pad_token_id
+    if token is None and config.eos_token_id is not None:
+        token = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+    longest = max(text.shape[1] for text in texts)
+    return torch.cat([pad(text, (0, longest - text.shape[1]), value=token or 0) for text in texts])
+
+
+def _own_cache(model: PreTrainedModel) -> dict[str, DynamicCache]:
+    """One that keeps every column, of layers with a window as well: the masks say what is in a window."""
+    return {cache_name(parameters(model.forward)) or NAMES[-1]: DynamicCache()}
+
+
+class TargetBatch(TargetModel):
+    """:class:`TargetModel` for n ≥ 2 texts; the first forward is the prompts' alone, without drafted tokens."""
+
+    branches = True
+
+    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any]) -> None:
+        super().__init__(model, keywords)
+        if self.fed:
+            raise DecodePlainly("a cache was handed in for several prompts")
+        if not (self.text_only and kinds_of_attention(model)) or "token_type_ids" in self.keywords:
+            raise DecodePlainly(f"{type(model).__name__} cannot verify several prompts at once")
+        self.keywords |= _own_cache(model)
+        self.kinds, self.dtype = kinds_of_attention(model), mask_dtype(model)
+        self.places: Tensor | None = None
+
+    def room(self, lengths: Sequence[int]) -> int:
+        return min(self.reach.room(length) for length in lengths) if self.prompt else 0
+
+    def verify(self, texts: Sequence[Tensor], trees: Sequence[Tree]) -> list[Tensor]:
+        if not self.prompt:
+            return self._prefill(texts)
+        device, count = self.columns.held.device, max(tree.rows for tree in trees)
+        sees = torch.eye(count, dtype=torch.bool).repeat(len(trees), 1, 1)
+        ids = torch.zeros(len(trees), count, dtype=torch.long)
+        for number, (text, tree) in enumerate(zip(texts, trees, strict=True)):
+            sees[number, : tree.rows, : tree.rows] = torch.from_numpy(tree.sees())
+            ids[number, : tree.rows] = torch.tensor([int(text[0, -1]), *tree.tokens])
+        sees = sees.to(device)
+        lengths = torch.tensor([text.shape[1] for text in texts], device=device)
+        self.places = places = (lengths - 1)[:, None] + sees.sum(2) - 1
+        masks = self.columns.masks(sees, places, self.kinds, self.dtype)
+        inputs = {name: value for name, value in self.keywords.items() if value is not None}
+        inputs |= {"input_ids": ids.to(device), "attention_mask": masks}
+        inputs["position_ids"] = places + self.shift[:, None]
+        if "logits_to_keep" in inputs:
+            inputs["logits_to_keep"] = count
+        logits = self._forward(inputs).logits[:, -count:]
+        return [row[None, : tree.rows] for row, tree in zip(logits, trees, strict=True)]
+
+    def _prefill(self, texts: Sequence[Tensor]) -> list[Tensor]:
+        ids = torch.cat(list(texts))
+        self.prompt = ids.shape[1]
+        mask, positions = self.keywords.get("attention_mask"), self.keywords.get("position_ids")
+        inputs = self.model.prepare_inputs_for_generation(
+            ids, next_sequence_length=None, is_first_iteration=True, **self.keywords
+        )
+        logits = self._forward(inputs).logits[:, -1:]
+        self._check_length(self.cache, self.prompt)
+        held = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        places = torch.arange(self.prompt, device=ids.device).expand_as(ids)
+        self.columns = Columns(len(ids), ids.device)
+        self.columns.append(held, places)
+        # A text's positions go on from its prompt's last, as in generate().
+        last = held.long().cumsum(-1)[:, -1] - 1 if positions is None else positions[:, -1]
+        self.shift = last - (self.prompt - 1)
+        return list(logits.split(1))
+
+    def keep(self, trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> None:
+        if self.places is None:  # the prompts, of which all is kept
+            return
+        held = torch.zeros_like(self.places, dtype=torch.bool)
+        for number, kept in enumerate(rows):
+            held[number, list(kept)] = True
+        self.columns.append(held, self.places)
+        self.places = None
+        self.columns.compact(self.cache)
+
+    def select(self, texts: Sequence[int]) -> None:
+        self.columns.select(texts, self.cache)
+        self.shift = self.shift[list(texts)]
+
+
+class DraftBatch(DraftModel):
+    """:class:`DraftModel` for n ≥ 2 texts; a text's tokens are fed at the right of a forward of all."""
+
+    def __init__(self, model: PreTrainedModel, mask: Tensor, vocabulary: int) -> None:
+        super().__init__(model, None, vocabulary)
+        self.kinds, self.dtype = kinds_of_attention(model), mask_dtype(model)
+        if not self.kinds:
+            raise DecodePlainly(f"a {type(model).__name__} cannot draft for several prompts at once")
+        self.known = mask.to(self.device).bool()
+        self.positions = (self.known.long().cumsum(1) - 1).clamp_(min=0)
+        self.unknown = (~self.known).sum(1, keepdim=True)
+        self.held = [0] * len(mask)
+        self.kept = _own_cache(model)
+        self.columns = Columns(len(mask), self.device)
+
+    def room(self, lengths: Sequence[int]) -> int:
+        return super().room([max(lengths)])
+
+    def stale(self, lengths: Sequence[int]) -> list[int]:
+        return [max(0, length - 1 - held) for length, held in zip(lengths, self.held, strict=True)]
+
+    def feed(self, texts: Sequence[Tensor]) -> Tensor:
+        lengths = [text.shape[1] for text in texts]
+        self.keep([length - 1 for length in lengths])
+        most = max(length - held for length, held in zip(lengths, self.held, strict=True))
+        fed = torch.cat([pad(text, (max(0, most - text.shape[1]), 0))[:, -most:] for text in texts]).to(self.device)
+        ends, held = (torch.tensor(counts, device=self.device)[:, None] for counts in (lengths, self.held))
+        places = ends - most + torch.arange(most, device=self.device)
+        prompt = self.known.shape[1]
+        known = self.known.gather(1, places.clamp(0, prompt - 1)) | (places >= prompt)
+        self.held = lengths
+        return self._columns(fed, places, (places >= held) & known)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        places = torch.tensor(self.held, device=self.device)[:, None]
+        self.held = [held + 1 for held in self.held]
+        return self._columns(tokens, places, torch.ones_like(places, dtype=torch.bool))
+
+    def keep(self, lengths: Sequence[int]) -> None:
+        self.held = [min(held, length) for held, length in zip(self.held, lengths, strict=True)]
+        self.columns.keep(torch.tensor(self.held, device=self.device))
+        (cache,) = self.kept.values()
+        if self.columns.held.shape[1]:
+            self.columns.compact(cache)
+
+    def select(self, texts: Sequence[int]) -> None:
+        (cache,) = self.kept.values()
+        self.columns.select(texts, cache)
+        chosen = list(texts)
+        self.known, self.positions, self.unknown = self.known[chosen], self.positions[chosen], self.unknown[chosen]
+        self.held = [self.held[text] for text in texts]
+
+    def _columns(self, fed: Tensor, places: Tensor, held: Tensor) -> Tensor:
+        count, prompt = fed.shape[1], self.known.shape[1]
+        causal = torch.ones(count, count, dtype=torch.bool, device=self.device).tril()
+        sees = (causal & held[:, None]) | torch.eye(count, dtype=torch.bool, device=self.device)
+        placed: dict[str, Any] = {
+            "attention_mask": self.columns.masks(sees, places, self.kinds, self.dtype),
+            "position_ids": torch.where(
+                places < prompt,
+                self.positions.gather(1, places.clamp(0, prompt - 1)),
+                places - self.unknown,
+            ),
+        }
+        self.columns.append(held, places)
+        return self._logits(fed, placed)

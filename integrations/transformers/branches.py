@@ -1,0 +1,137 @@
+"""Trees in one forward of a model: whether it can, the masks that this takes, and the cache's rows afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from speckv.integrations.transformers.cache import new_cache, parameters
+from speckv.integrations.transformers.columns import additive
+from speckv.integrations.transformers.tree import Tree
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+NEEDED = frozenset({"position_ids", "attention_mask"})
+MOVABLE = frozenset({DynamicLayer, DynamicSlidingWindowLayer})
+"""Layers of a cache that hold keys and values, one of each a token, and nothing else."""
+
+TEXT, TRIED = 5, 8
+"""Tokens of a text, and of it and the tree after it, with which a model is tried out."""
+
+NEAR = 0.1
+"""A row of a tree says what a chain says, if it is so much nearer to that than to what another branch would say."""
+
+ROUNDING = 1e-5
+
+_tried: WeakKeyDictionary[PreTrainedModel, dict[str, int | None]] = WeakKeyDictionary()
+
+
+def can_branch(model: PreTrainedModel) -> bool:
+    """Whether ``model`` takes masks of its own, as a tree needs; found out once, by letting it verify one.
+
+    It does not where attention takes no mask but a text's (flash attention), where positions are counted by columns
+    (ALiBi) or where layers have a state.
+    """
+    return bool(kinds_of_attention(model))
+
+
+def kinds_of_attention(model: PreTrainedModel) -> dict[str, int | None]:
+    """The kinds of attention that its layers have, with their windows; none where it cannot branch."""
+    if model not in _tried:
+        _tried[model] = _try_out(model)
+    return _tried[model]
+
+
+@torch.no_grad()
+def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
+    if not parameters(model.forward) >= NEEDED:
+        return {}
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    ids = torch.linspace(vocabulary // 3, vocabulary - 1, TRIED, device=model.device).long()[None, :]
+    text, (first, second, third) = ids[:, :TEXT], ids[0, TEXT:].tolist()
+    try:
+        branched, right, wrong = (
+            _last(model, text, tree)
+            for tree in (
+                Tree([first, second, third], [0, 1, 1], 1),
+                Tree.chain([first, third]),
+                Tree.chain([first, second, third]),
+            )
+        )
+    except Exception:  # whatever a model raises that is not meant for this
+        return {}
+    off, other, size = (float(one.abs().max()) for one in (branched - right, wrong - right, right))
+    if off > NEAR * other + ROUNDING * size:
+        return {}
+    (cache,) = new_cache(model).values()
+    return {kind: getattr(cache.layers[layer], "sliding_window", None) for layer, kind in _firsts(model, cache)}
+
+
+def _last(model: PreTrainedModel, text: Tensor, tree: Tree) -> Tensor:
+    """Logits (V,) after the last row of ``tree``, which follows ``text`` (1, n)."""
+    kept = new_cache(model)
+    (cache,) = kept.values()
+    model(input_ids=text[:, :-1], use_cache=True, **kept)
+    kinds = {kind for _, kind in _firsts(model, cache)}
+    if not {type(layer) for layer in cache.layers} <= MOVABLE or not kinds <= {FULL, SLIDING}:
+        raise TypeError("its cache has layers of other kinds")
+    inputs = tree_inputs(model, cache, text, tree, None, None)
+    logits: Tensor = model(**inputs, use_cache=True, **kept).logits[0, -1].float()
+    return logits
+
+
+def tree_inputs(
+    model: PreTrainedModel, cache: Cache, text: Tensor, tree: Tree, padding: Tensor | None, positions: Tensor | None
+) -> dict[str, Any]:
+    """Ids, positions and masks of a forward over ``tree`` after ``text`` (1, n), whose last token is not in ``cache``.
+
+    ``padding`` (1, ≥ n) is the text's mask and ``positions`` (1, ≥ n) are its positions, where it has any.
+    """
+    length, device = text.shape[1], text.device
+    sees = torch.from_numpy(tree.sees()).to(device)
+    depths = sees.sum(1) - 1
+    nodes = text.new_tensor([tree.tokens])
+    last = positions[0, length - 1] if positions is not None else length - 1
+    dtype = mask_dtype(model)
+    columns = length - 1 + depths
+    masks = {}
+    for layer, kind in _firsts(model, cache):
+        count, offset = cache.get_mask_sizes(tree.rows, layer)
+        before = torch.arange(offset, offset + count - tree.rows, device=device)
+        known = torch.ones_like(before, dtype=torch.bool) if padding is None else padding[0, before].bool()
+        allowed = torch.cat((known.expand(tree.rows, -1), sees), dim=1)
+        if (window := getattr(cache.layers[layer], "sliding_window", None)) is not None:
+            allowed &= columns[:, None] - torch.cat((before, columns)) < window
+        masks[kind] = additive(allowed, dtype)[None, None]
+    return {
+        "input_ids": torch.cat((text[:, -1:], nodes), dim=1),
+        "position_ids": (last + depths)[None, :],
+        "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
+    }
+
+
+def gather(cache: Cache, rows: Sequence[int], count: int) -> None:
+    """Move what the last ``count`` tokens fed have in ``cache`` so that it begins with ``rows``, ascending."""
+    for layer in cache.layers:
+        if layer.is_initialized:
+            for states in (layer.keys, layer.values):
+                fed = states[..., states.shape[-2] - count :, :]
+                fed[..., : len(rows), :] = fed[..., list(rows), :]
+
+
+def mask_dtype(model: PreTrainedModel) -> torch.dtype:
+    """Of the states that ``model`` computes with."""
+    dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+    return dtype if dtype.is_floating_point else model.dtype
+
+
+def _firsts(model: PreTrainedModel, cache: Cache) -> list[tuple[int, str]]:
+    """(layer, kind of attention), the first of every kind."""
+    named = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
+    kinds = named or [SLIDING if layer.is_sliding else FULL for layer in cache.layers]
+    return [(kinds.index(kind), kind) for kind in dict.fromkeys(kinds)]
