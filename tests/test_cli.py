@@ -196,7 +196,7 @@ def test_import_then_export_is_the_round_trip(run: Run, published: Path) -> None
         np.testing.assert_array_equal(written[name], values.astype(np.float32))
     assert run("import", "shared", "--out", "again.onnx").code == 0
     again, first = open_controller(Path("again.onnx")), open_controller(Path("c.onnx"))
-    assert again.head("acceptance_rate") == first.head("acceptance_rate")
+    assert again.head("acceptance_rate", (2, 4)) == first.head("acceptance_rate", (2, 4))
 
 
 def test_import_and_export_refuse_in_one_line(run: Run, published: Path, tmp_path: Path) -> None:
