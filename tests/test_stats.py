@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from speckv.controller.policy import BEST, Request, Round
+from speckv.controller.policy import BEST, SIBLINGS, Request, Round
 from speckv.controller.stats import Stats
 
 
@@ -42,6 +42,8 @@ def test_totals_by_hand() -> None:
         "verify_ms": 40.0,
         "decide_ms": 1.0,
         "gammas": {"0": 1, "4": 2, "10": 1},
+        "siblings": {},
+        "sibling_hits": {},
     }
     assert list(stats.as_dict()["gammas"]) == ["0", "4", "10"]  # by number, not by letter
     assert json.loads(json.dumps(stats.as_dict())) == stats.as_dict()
@@ -59,6 +61,18 @@ def test_a_batch_counts_once_per_request() -> None:
     assert (stats.rounds, stats.drafted, stats.accepted, stats.emitted) == (3, 6, 3, 6)
     assert (stats.tokens_per_verify, stats.mean_gamma, stats.acceptance_rate) == (2.0, 2.0, 0.5)
     assert stats.gammas == {2: 3} and stats.verify_ms == 10.0
+
+
+def test_siblings_count_by_depth() -> None:
+    chosen = np.zeros((2, 3, SIBLINGS), dtype=np.bool_)
+    chosen[0, 0, :2] = chosen[1, 0, 0] = chosen[1, 2, 2] = True
+    hit = finished(3, [0, 2], 6, ranks=[2, 3], siblings=chosen)  # the second's, at depth 3, and the first's at depth 1
+    missed = finished(3, [0, 3], 5, ranks=[3, 0], siblings=chosen)
+    stats = totals(hit, missed)
+    assert stats.as_dict()["siblings"] == {"1": 6, "3": 2} and stats.as_dict()["sibling_hits"] == {"1": 1, "3": 1}
+    merged = totals(hit)
+    merged.merge(totals(missed))
+    assert merged == stats
 
 
 def test_nothing_yet_is_no_division_by_zero() -> None:
