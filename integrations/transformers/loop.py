@@ -55,11 +55,12 @@ def speculate(
         drafts = [Drafted() for _ in live]
         if not this.resting:
             drafts = drafter.draft(ids, [one.accept.stateless for one in live], most, this)
-        if this.gamma and target.branches:
+        if this.gamma:
             started = perf_counter()
-            if (chosen := policy.choose(this)) is not None:
-                this.siblings = chosen & (np.array([drafted.others for drafted in drafts]) >= 0)
+            chosen = policy.choose(this)
             this.decide_ms += (perf_counter() - started) * 1e3
+            if chosen is not None and target.branches:
+                this.siblings = chosen & (np.array([drafted.others for drafted in drafts]) >= 0)
 
         started = perf_counter()
         trees = [
