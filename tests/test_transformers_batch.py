@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from test_transformers_tree import KINDS, pair
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers_helpers import RandomPolicy, greedy, tiny_pair
 
 from speckv.controller.policies.fixed import FixedPolicy
@@ -112,22 +112,51 @@ class Own(LogitsProcessor):  # type: ignore[misc]
     [
         ({"return_dict_in_generate": True, "output_scores": True}, "scores and caches of several prompts"),
         ({"logits_processor": LogitsProcessorList([Own()])}, "may keep a state"),
-        (
-            {"stopping_criteria": [never]},
-            "stopping criterion",
-        ),
+        ({"stopping_criteria": [never]}, "stopping criterion"),
+        ({"past_key_values": DynamicCache}, "a cache was handed in"),
     ],
 )
 def test_what_is_decoded_plainly(extra: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture) -> None:
     target, draft = tiny_pair(noise=0.05)
     inputs = prompts(3)
     attach_policy(target, draft, FixedPolicy(3))
+
+    def made() -> dict[str, Any]:
+        return {name: one() if one is DynamicCache else one for name, one in extra.items()}
+
     with caplog.at_level(logging.WARNING, "speckv"):
-        found = greedy(target, inputs, assistant_model=draft, **extra)
-    reference = greedy(target, inputs, **extra)
+        found = greedy(target, inputs, assistant_model=draft, **made())
+    reference = greedy(target, inputs, **made())
     if isinstance(reference, torch.Tensor):
         assert torch.equal(found, reference)
     else:
         assert torch.equal(found.sequences, reference.sequences)
         assert all(torch.equal(one, other) for one, other in zip(found.scores, reference.scores, strict=True))
     assert why in caplog.text and stats(target).rounds == 0
+
+
+def test_a_streamer_is_given_what_plain_decoding_gives_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Streamer:
+        def __init__(self) -> None:
+            self.shapes: list[Any] = []
+
+        def put(self, value: Any) -> None:
+            self.shapes.append(tuple(value.shape))
+
+        def end(self) -> None:
+            self.shapes.append("end")
+
+    target, draft = tiny_pair(noise=0.05)
+    attach_policy(target, draft, FixedPolicy(3))
+    plain, ours = Streamer(), Streamer()
+    greedy(target, prompts(3), 5, streamer=plain)
+    greedy(target, prompts(3), 5, streamer=ours, assistant_model=draft)
+    assert ours.shapes == plain.shapes and "a streamer is given several prompts" in caplog.text
+
+
+def test_a_cache_handed_in_is_filled() -> None:
+    target, draft = tiny_pair(noise=0.05)
+    attach_policy(target, draft, FixedPolicy(3))
+    cache = DynamicCache()
+    greedy(target, prompts(3), 5, past_key_values=cache, assistant_model=draft)
+    assert cache.get_seq_length() == 24 + 5 - 1

@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
 from speckv.benchmarks.replay.regimes import Measured, Regime
-from speckv.integrations.transformers.cache import NAMES, cache_name, parameters
+from speckv.integrations.transformers.cache import as_keyword
 
 REPEATS, WARM_UP = 15, 3
 TRACE = "heldout-bf16"
@@ -40,7 +40,7 @@ def _forward_ms(model: LlamaForCausalLM, batch: int, tokens: int, context: int) 
     cache = _filled(model, batch, context)
     ids = torch.ones(batch, tokens, dtype=torch.long, device=model.device)
     positions = torch.arange(context, context + tokens, device=model.device).expand(batch, -1)
-    kept = {cache_name(parameters(model.forward)) or NAMES[-1]: cache}
+    kept = as_keyword(model, cache)
 
     def forward() -> None:
         model(input_ids=ids, position_ids=positions, use_cache=True, **kept)

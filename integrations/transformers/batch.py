@@ -8,50 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import (
-    DynamicCache,
-    EosTokenCriteria,
-    LogitsProcessorList,
-    MaxLengthCriteria,
-    MaxTimeCriteria,
-    PreTrainedModel,
-    StoppingCriteriaList,
-    StopStringCriteria,
-)
+from transformers import Cache, DynamicCache, PreTrainedModel
 
-from speckv.integrations.transformers.accept import stateless
 from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
-from speckv.integrations.transformers.cache import NAMES, cache_name, parameters
+from speckv.integrations.transformers.cache import as_keyword
 from speckv.integrations.transformers.columns import Columns
 from speckv.integrations.transformers.draft import DraftModel
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
 from speckv.integrations.transformers.tree import Tree
 
-OWN_CRITERIA = (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria)
 
-
-def check_several(config: Any, processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> None:
-    """Raise :class:`DecodePlainly` for what cannot be told, or asked, of several texts of their own lengths."""
-    if config.return_dict_in_generate:
-        raise DecodePlainly("scores and caches of several prompts go by columns, in which the texts would differ")
-    if len(stateless(processors)) != len(processors):
-        raise DecodePlainly("a logits processor that may keep a state is given several prompts at once")
-    if not all(type(one) in OWN_CRITERIA for one in criteria):
-        raise DecodePlainly("a stopping criterion of one's own is given several prompts at once")
-
-
-def padded(texts: Sequence[Tensor], config: Any) -> Tensor:
-    """``texts`` (1, …) as ``generate`` returns them, filled up with the padding token."""
-    token = config.pad_token_id
-    if token is None and config.eos_token_id is not None:
-        token = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    longest = max(text.shape[1] for text in texts)
-    return torch.cat([pad(text, (0, longest - text.shape[1]), value=token or 0) for text in texts])
-
-
-def _own_cache(model: PreTrainedModel) -> dict[str, DynamicCache]:
+def _own_cache(model: PreTrainedModel) -> dict[str, Cache]:
     """One that keeps every column, of layers with a window as well: the masks say what is in a window."""
-    return {cache_name(parameters(model.forward)) or NAMES[-1]: DynamicCache()}
+    return as_keyword(model, DynamicCache())
 
 
 class TargetBatch(TargetModel):
@@ -61,8 +30,6 @@ class TargetBatch(TargetModel):
 
     def __init__(self, model: PreTrainedModel, keywords: dict[str, Any]) -> None:
         super().__init__(model, keywords)
-        if self.fed:
-            raise DecodePlainly("a cache was handed in for several prompts")
         if not (self.text_only and kinds_of_attention(model)) or "token_type_ids" in self.keywords:
             raise DecodePlainly(f"{type(model).__name__} cannot verify several prompts at once")
         self.keywords |= _own_cache(model)

@@ -12,7 +12,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from speckv.integrations.transformers.cache import new_cache, parameters
-from speckv.integrations.transformers.columns import additive
+from speckv.integrations.transformers.columns import additive, by_kind
 from speckv.integrations.transformers.tree import Tree
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -54,35 +54,25 @@ def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.linspace(vocabulary // 3, vocabulary - 1, TRIED, device=model.device).long()[None, :]
     text, (first, second, third) = ids[:, :TEXT], ids[0, TEXT:].tolist()
-    try:
-        branched, right, wrong = (
-            _last(model, text, tree)
-            for tree in (
-                Tree([first, second, third], [0, 1, 1], 1),
-                Tree.chain([first, third]),
-                Tree.chain([first, second, third]),
-            )
-        )
-    except Exception:  # whatever a model raises that is not meant for this
-        return {}
-    off, other, size = (float(one.abs().max()) for one in (branched - right, wrong - right, right))
-    if off > NEAR * other + ROUNDING * size:
-        return {}
-    (cache,) = new_cache(model).values()
-    return {kind: getattr(cache.layers[layer], "sliding_window", None) for layer, kind in _firsts(model, cache)}
-
-
-def _last(model: PreTrainedModel, text: Tensor, tree: Tree) -> Tensor:
-    """Logits (V,) after the last row of ``tree``, which follows ``text`` (1, n)."""
+    branching = Tree([first, second, third], [0, 1, 1], 1)
+    trees = (branching, Tree.chain([first, third]), Tree.chain([first, second, third]))
     kept = new_cache(model)
     (cache,) = kept.values()
-    model(input_ids=text[:, :-1], use_cache=True, **kept)
-    kinds = {kind for _, kind in _firsts(model, cache)}
-    if not {type(layer) for layer in cache.layers} <= MOVABLE or not kinds <= {FULL, SLIDING}:
-        raise TypeError("its cache has layers of other kinds")
-    inputs = tree_inputs(model, cache, text, tree, None, None)
-    logits: Tensor = model(**inputs, use_cache=True, **kept).logits[0, -1].float()
-    return logits
+    try:
+        model(input_ids=text[:, :-1], use_cache=True, **kept)
+        kinds = {kind: getattr(cache.layers[layer], "sliding_window", None) for layer, kind in _firsts(model, cache)}
+        if not {type(layer) for layer in cache.layers} <= MOVABLE or not kinds.keys() <= {FULL, SLIDING}:
+            return {}
+        said = []
+        for tree in trees:
+            inputs = tree_inputs(model, cache, text, tree, None, None)
+            said.append(model(**inputs, use_cache=True, **kept).logits[0, -1].float())
+            cache.crop(-tree.rows)
+    except Exception:  # whatever a model raises that is not meant for this
+        return {}
+    branched, right, wrong = said
+    off, other, size = (float(one.abs().max()) for one in (branched - right, wrong - right, right))
+    return kinds if off <= NEAR * other + ROUNDING * size else {}
 
 
 def tree_inputs(
@@ -111,7 +101,7 @@ def tree_inputs(
     return {
         "input_ids": torch.cat((text[:, -1:], nodes), dim=1),
         "position_ids": (last + depths)[None, :],
-        "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
+        "attention_mask": by_kind(masks),
     }
 
 

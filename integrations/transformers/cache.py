@@ -24,11 +24,16 @@ def cache_name(known: Mapping[str, Any] | frozenset[str]) -> str | None:
     return next((name for name in NAMES if name in known), None)
 
 
+def as_keyword(model: PreTrainedModel, cache: Cache) -> dict[str, Cache]:
+    """``cache`` as the keyword argument of the forward of ``model``."""
+    return {cache_name(parameters(model.forward)) or NAMES[-1]: cache}
+
+
 def new_cache(model: PreTrainedModel) -> dict[str, Cache]:
     """An empty cache for ``model`` that can be rolled back, as the keyword argument of its forward."""
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.activate_past_recording()
-    return {cache_name(parameters(model.forward)) or NAMES[-1]: cache}
+    return as_keyword(model, cache)
 
 
 def is_state(cache: Any) -> bool:

@@ -11,14 +11,23 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import StoppingCriteriaList, StopStringCriteria
+from transformers import (
+    EosTokenCriteria,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from speckv.controller.errors import SpecKVError
+from speckv.integrations.transformers.accept import stateless
 from speckv.integrations.transformers.cache import NAMES, is_state
 from speckv.integrations.transformers.target import DecodePlainly
 
 PLAIN_MODES = ("greedy_search", "sample")
 OTHER_SPECULATION = ("speculation_type", "use_mtp")
+OWN_CRITERIA = (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StopStringCriteria)
 NOT_FOR_ROUNDS = ("output_attentions", "output_hidden_states")
 
 
@@ -68,6 +77,24 @@ class Call:
     def streamer(self) -> Any:
         return self.arguments.get("streamer")
 
+    @property
+    def cache(self) -> Any:
+        """The cache that was handed in, if any."""
+        return next((self.arguments[name] for name in NAMES if self.arguments.get(name) is not None), None)
+
+    def check_several(self, config: Any, processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> None:
+        """Raise :class:`DecodePlainly` for what cannot be told, or asked, of several texts of their own lengths."""
+        if config.return_dict_in_generate:
+            raise DecodePlainly("scores and caches of several prompts go by columns, in which the texts would differ")
+        if self.cache is not None:
+            raise DecodePlainly("a cache was handed in for several prompts")
+        if self.streamer is not None:
+            raise DecodePlainly("a streamer is given several prompts at once")
+        if len(stateless(processors)) != len(processors):
+            raise DecodePlainly("a logits processor that may keep a state is given several prompts at once")
+        if not all(type(one) in OWN_CRITERIA for one in criteria):
+            raise DecodePlainly("a stopping criterion of one's own is given several prompts at once")
+
     def without_draft(self) -> dict[str, Any]:
         """The same call, decoded by the target alone."""
         return {name: value for name, value in self.arguments.items() if name != "assistant_model"}
@@ -109,7 +136,7 @@ class Call:
 
     def _check_cache(self, arguments: dict[str, Any]) -> None:
         """A cache handed in must belong to ids that are all there: the draft has to read them too."""
-        cache = next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
+        cache = self.cache
         # A state is refused when all is prepared, as one is that was not handed in.
         if cache is None or is_state(cache) or not (held := cache.get_seq_length()):
             return

@@ -12,6 +12,11 @@ WASTE, LEAST_WASTE = 0.25, 32
 """Share of columns, and number of them, that no sequence needs, above which they are taken out."""
 
 
+def by_kind(masks: dict[str, Tensor]) -> dict[str, Tensor] | Tensor:
+    """The ``masks`` of the kinds of attention as a forward takes them: the only one as it is."""
+    return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
 def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """``allowed`` (…) as what is added to attention's scores, which eager attention and sdpa both take."""
     zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
@@ -35,11 +40,12 @@ class Columns:
         """
         allowed = torch.cat((self.held[:, None].expand(-1, sees.shape[1], -1), sees), dim=2)
         distances = places[:, :, None] - torch.cat((self.places, places), dim=1)[:, None]
-        masks = {
-            kind: additive(allowed if window is None else allowed & (distances < window), dtype)[:, None]
-            for kind, window in kinds.items()
-        }
-        return masks if len(masks) > 1 else next(iter(masks.values()))
+        return by_kind(
+            {
+                kind: additive(allowed if window is None else allowed & (distances < window), dtype)[:, None]
+                for kind, window in kinds.items()
+            }
+        )
 
     def append(self, held: Tensor, places: Tensor) -> None:
         """A forward has added columns, ``held`` (n, m) or not."""
@@ -58,7 +64,7 @@ class Columns:
         # Those held come last, in their order.
         order = self.held.int().argsort(dim=1, stable=True)[:, count - needed :]
         self.held, self.places = self.held.gather(1, order), self.places.gather(1, order)
-        for layer in cache.layers:
+        for layer in (one for one in cache.layers if one.is_initialized):
             for name in ("keys", "values"):
                 states = getattr(layer, name)
                 picked = order.to(states.device)[:, None, :, None]

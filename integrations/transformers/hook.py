@@ -20,14 +20,14 @@ from transformers import GenerationMixin, PreTrainedModel
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
-from speckv.integrations.transformers.batch import DraftBatch, TargetBatch, check_several, padded
+from speckv.integrations.transformers.batch import DraftBatch, TargetBatch
 from speckv.integrations.transformers.call import Call, LeaveAlone, check_prepared, check_processes
 from speckv.integrations.transformers.compatibility import check_transformers
 from speckv.integrations.transformers.draft import DraftModel, examine
 from speckv.integrations.transformers.loop import RoundListener, speculate
 from speckv.integrations.transformers.pairing import check_pair, unwrapped
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
-from speckv.integrations.transformers.text import Text
+from speckv.integrations.transformers.text import Text, padded
 
 logger = logging.getLogger("speckv")
 
@@ -153,7 +153,7 @@ def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
             return stock(self, *args, **kwargs)
         try:
             check_processes(self)
-            return stock(self, **call.with_loop(_loop(found, call.streamer)))
+            return stock(self, **call.with_loop(_loop(found, call)))
         except LeaveAlone:
             return stock(self, *args, **kwargs)
         except DecodePlainly as reason:
@@ -163,7 +163,7 @@ def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
     return generate
 
 
-def _loop(found: Attachment, streamer: Any) -> Callable[..., Any]:
+def _loop(found: Attachment, call: Call) -> Callable[..., Any]:
     """Our loop as a ``custom_generate``: ``generate`` calls it when all is prepared."""
 
     def decode(
@@ -178,20 +178,20 @@ def _loop(found: Attachment, streamer: Any) -> Callable[..., Any]:
         vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
         several, mask = len(input_ids) > 1, keywords.get("attention_mask")
         if several:
-            check_several(generation_config, logits_processor, stopping_criteria)
+            call.check_several(generation_config, logits_processor, stopping_criteria)
             ours: TargetModel = TargetBatch(model, keywords)
             mask = torch.ones_like(input_ids) if mask is None else mask
             draft: DraftModel = DraftBatch(found.draft, mask, vocabulary)
         else:
             ours, draft = TargetModel(model, keywords), DraftModel(found.draft, mask, vocabulary)
-        texts = [Text(ids, stopping_criteria, generation_config, streamer) for ids in input_ids.split(1)]
+        texts = [Text(ids, stopping_criteria, generation_config, call.streamer) for ids in input_ids.split(1)]
         sample = bool(generation_config.do_sample)
         with found.free_policy() as policy:
             speculate(ours, draft, policy, texts, logits_processor, sample, found.report)
         if not ours.rolls_back:
             found.tell(f"decoded plainly: {type(model).__name__} keeps a state that cannot be rolled back")
         if several:
-            return padded([text.ids for text in texts], generation_config)
+            return padded(texts, generation_config)
         return texts[0].output(ours.release(), ours.name)
 
     return decode

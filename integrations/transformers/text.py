@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import Cache, EosTokenCriteria, GenerationConfig, MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
+
+
+def padded(texts: Sequence[Text], config: GenerationConfig) -> Tensor:
+    """Several texts as ``generate`` returns them, filled up with the padding token."""
+    token = config.pad_token_id
+    if token is None and config.eos_token_id is not None:
+        token = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+    longest = max(text.length for text in texts)
+    return torch.cat([pad(text.ids, (0, longest - text.length), value=token or 0) for text in texts])
 
 
 class Text:
