@@ -30,7 +30,16 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert {(row["policy"], row["batch"]) for row in told["replay"]} == {(p, b) for p in kit.REPLAYED for b in (1, 2)}
 
 
-def test_what_is_not_exact_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_exact_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kit, "check", lambda *_: iter([{"what": "greedy", "identical": False}, {"p_value": 0.5}]))
+    monkeypatch.setattr(kit, "curve", lambda *_: iter(()))
+    monkeypatch.setattr(kit, "_replay", lambda *_: [])
+    done = CliRunner().invoke(kit.app, ["--device", "cpu", "--json", str(tmp_path / "gpu.json")])
+    assert done.exit_code and "1 ways of decoding are not the target's own" in str(done.exception)
+    assert json.loads((tmp_path / "gpu.json").read_text())["exactness"][0]["identical"] is False
+
+
+def test_the_check_notices_rows_that_were_not_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_module, "gather", lambda cache, rows, count: None)
     assert not all(row["identical"] for row in check(torch.device("cpu"), 4) if row["what"] == "greedy")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from speckv.benchmarks.gpu.models import make, related
+from speckv.benchmarks.gpu.models import make
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import SIBLINGS, Policy, Round, Siblings
+from speckv.integrations.models.loading import perturbed
 from speckv.integrations.transformers import attach_policy, detach, stats
 
 TOKENS, PROMPT = 48, 16
@@ -36,7 +38,7 @@ class AllSiblings(FixedPolicy):
 def check(device: torch.device, sequences: int = SEQUENCES) -> Iterator[dict[str, Any]]:
     """A row for every way of decoding: of greedy ones whether the tokens are ``identical``, of sampling a p-value."""
     target = make("tiny", device, torch.float32, initializer_range=LARGE_WEIGHTS)
-    draft = related(target, NOISE)
+    draft = perturbed(target, NOISE)
     chain, tree = FixedPolicy(4), AllSiblings(4)
     for batch in (1, 4):
         ids = torch.randint(1, 256, (batch, PROMPT), generator=torch.Generator().manual_seed(batch))
@@ -68,7 +70,7 @@ def synchronisations(device: torch.device) -> float | None:
             return self.gamma
 
     target = make("tiny", device, torch.float32)
-    draft = related(target, NOISE)
+    draft = perturbed(target, NOISE)
     ids = torch.ones(1, PROMPT, dtype=torch.long, device=device)
     settings: dict[str, Any] = {"max_new_tokens": TOKENS, "do_sample": False, "assistant_model": draft}
     with _attached(target, draft, Asking(4)):
@@ -81,16 +83,13 @@ def synchronisations(device: torch.device) -> float | None:
     return float((waits - counted.rounds) / max(1, counted.drafted))  # one of every round is the verify's
 
 
-class _attached:  # noqa: N801 - a context manager
-    def __init__(self, target: Any, draft: Any, policy: Policy) -> None:
-        self.target = target
-        attach_policy(target, draft, policy, same_tokenizer=True)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        detach(self.target)
+@contextmanager
+def _attached(target: Any, draft: Any, policy: Policy) -> Iterator[None]:
+    attach_policy(target, draft, policy, same_tokenizer=True)
+    try:
+        yield
+    finally:
+        detach(target)
 
 
 def _sampled(target: Any, draft: Any, policy: Policy, sequences: int) -> dict[str, Any]:

@@ -44,16 +44,3 @@ def make(size: str, device: torch.device, dtype: torch.dtype, seed: int = 0, **m
             return LlamaForCausalLM(config(size, **more)).eval()
     finally:
         torch.set_default_dtype(before)
-
-
-def related(model: LlamaForCausalLM, noise: float, seed: int = 1) -> LlamaForCausalLM:
-    """A copy whose weights are off by ``noise`` of their own spread: a draft that is right now and then."""
-    other = LlamaForCausalLM(model.config).to(model.device, model.dtype).eval()
-    other.load_state_dict(model.state_dict())
-    generator = torch.Generator(model.device).manual_seed(seed)
-    with torch.no_grad():
-        for weight in other.parameters():
-            if weight.dim() > 1:
-                drawn = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=weight.dtype)
-                weight.add_(drawn * weight.std(), alpha=noise)
-    return other
