@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import BEST, Level, Policy, Request, Round
 from speckv.controller.stats import Stats
@@ -27,11 +28,16 @@ UNKNOWN: Level = np.zeros((1, 1 + BEST))
 
 @dataclass
 class Generation:
-    """One timed call of ``generate``: new tokens, seconds, and what the rounds added up to."""
+    """One timed call of ``generate``: the new tokens of every prompt, seconds, and what the rounds added up to."""
 
-    tokens: list[int]
+    texts: list[list[int]]
     seconds: float
     stats: Stats = field(default_factory=Stats)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the first prompt."""
+        return self.texts[0]
 
 
 class Modes:
@@ -42,10 +48,13 @@ class Modes:
     in use; each mode has its own.
     """
 
-    def __init__(self, target: PreTrainedModel, draft: PreTrainedModel, controller: str = "default") -> None:
+    def __init__(
+        self, target: PreTrainedModel, draft: PreTrainedModel, controller: str = "default", costs: Costs | None = None
+    ) -> None:
         self.target = target
         self.draft = draft
         self.controller = controller
+        self.costs = costs
         self._shipped = copy.deepcopy(draft.generation_config)
         self._policies: dict[str, Policy] = {}
 
@@ -56,7 +65,7 @@ class Modes:
     def generate(
         self, mode: str, inputs: Any, tokens: int, listener: RoundListener | None = None, **settings: Any
     ) -> Generation:
-        """Up to ``tokens`` new tokens after ``inputs``, greedy unless ``settings`` say otherwise.
+        """Up to ``tokens`` new tokens after each of ``inputs``, greedy unless ``settings`` say otherwise.
 
         ``listener`` is told every finished round, those of ``hf-default`` without times and signals.
         """
@@ -73,10 +82,9 @@ class Modes:
             started = perf_counter()
             output = self.target.generate(**inputs, **assistant, **arguments)
             seconds = perf_counter() - started
-        new = output[0, inputs["input_ids"].shape[1] :].tolist()
+        new = [until(text, end_tokens(self.target)) for text in output[:, inputs["input_ids"].shape[1] :].tolist()]
         if mode == PLAIN:
-            stats.rounds = stats.emitted = len(new)
-            stats.gammas[0] = len(new)
+            stats.rounds = stats.emitted = stats.gammas[0] = sum(map(len, new))
         return Generation(new, seconds, stats)
 
     @contextmanager
@@ -100,7 +108,8 @@ class Modes:
             attach_policy(self.target, self.draft, self._policies[mode], told, same_tokenizer=True)
             return
         settings = self._settings(mode)
-        attach(self.target, self.draft, self.controller, listener=told, same_tokenizer=True, **settings)
+        settings |= {"costs": self.costs, "same_tokenizer": True}
+        attach(self.target, self.draft, self.controller, listener=told, **settings)
         self._policies[mode] = attachment(self.target).policy
 
     @staticmethod
@@ -116,6 +125,17 @@ class Modes:
         if mode not in known:
             raise SpecKVError(f"mode {mode}: known are {PLAIN}, {STOCK}, fixed-N, {', '.join(known)}")
         return known[mode]
+
+
+def until(text: list[int], ends: Collection[int]) -> list[int]:
+    """``text`` with the first of ``ends`` in it, without what a batch fills up with after it."""
+    return text[: next((number + 1 for number, token in enumerate(text) if token in ends), len(text))]
+
+
+def end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    """The ids that end a text of ``model``."""
+    eos = model.generation_config.eos_token_id
+    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from speckv.benchmarks.generation import end_tokens
 from speckv.benchmarks.lockstep import speculate
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import Report
@@ -148,12 +149,6 @@ class _Session:
 def shown(source: str) -> str:
     """A hub id as it is, a local folder by its name only."""
     return Path(source).name if Path(source).exists() else source
-
-
-def end_tokens(model: Any) -> frozenset[int]:
-    """The ids that end a text of ``model``."""
-    eos = model.generation_config.eos_token_id
-    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
 
 def chat_inputs(tokenizer: Any, text: str) -> Any:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from speckv.benchmarks.generation import end_tokens
 from speckv.benchmarks.half_precision import EMULATED, arithmetic, emulate
 from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.profile import chat_inputs, end_tokens, shown
+from speckv.benchmarks.profile import chat_inputs, shown
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.traces import FORMAT, LAST_RANK, Best, Branch, write_traces

@@ -1,11 +1,14 @@
 """`python -m speckv.benchmarks.gpu`: everything that only a machine with a GPU can tell, in one command.
 
-It needs no network and no weights: models are made on the device. On a CPU small ones show that it runs.
+It needs no network and no weights: models are made on the device. On a CPU small ones show that it runs. Every
+finished part is in the file before the next begins, and a run that was stopped goes on with the next.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +20,7 @@ from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.gpu.costs import TRACE, curve, regime
 from speckv.benchmarks.gpu.exactness import SEQUENCES, check, synchronisations
 from speckv.benchmarks.gpu.models import make
+from speckv.benchmarks.gpu.pairs import timed
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import progress
 from speckv.benchmarks.replay.cell import judge, play_cell
@@ -24,8 +28,12 @@ from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import TRACES
 from speckv.benchmarks.traces import read_traces
 from speckv.controller.errors import SpecKVError
+from speckv.controller.files import write_whole
 
-LARGE: dict[str, Any] = {
+Plan = dict[str, Any]
+Row = dict[str, Any]
+
+LARGE: Plan = {
     "draft": "1b",
     "target": "8b",
     "batches": (1, 4, 16, 64),
@@ -33,9 +41,10 @@ LARGE: dict[str, Any] = {
     "tokens": (1, 2, 4, 8, 16, 32, 64),
     "contexts": (128, 1000, 4000),
     "sequences": SEQUENCES,
+    "pair": ("8b", (0.05, 0.15), (1, 8), 4, 64),
     "texts": None,
 }
-SMALL: dict[str, Any] = {
+SMALL: Plan = {
     "draft": "tiny",
     "target": "small",
     "batches": (1, 2),
@@ -43,6 +52,7 @@ SMALL: dict[str, Any] = {
     "tokens": (1, 2, 8),
     "contexts": (32, 64),
     "sequences": 512,
+    "pair": ("small", (0.15,), (1, 2), 2, 24),
     "texts": 4,
 }
 REPLAYED = ("plain", "speckv", "speckv-chain", "speckv-step", "speckv-step-chain")
@@ -56,27 +66,24 @@ def gpu(
     device: Annotated[str, typer.Option(help="cuda, cuda:1, cpu; the first GPU if there is one.")] = "",
     traces: Annotated[Path, typer.Option(help="The folder of the trace files.")] = TRACES,
 ) -> None:
-    """Exactness in float32, synchronisations a drafted token, what forwards take, and the replay under these costs."""
+    """Exactness in float32, synchronisations, what forwards take, a pair end to end, the replay under these costs."""
     where = _device(device)
     trace = traces / f"{TRACE}.parquet"
     if not trace.exists():
         raise SpecKVError(f"{trace}: no such file; run this in the root of a clone, or name the folder with --traces")
     plan = LARGE if where.type == "cuda" else SMALL
-    result: dict[str, Any] = {"command": " ".join(["python -m speckv.benchmarks.gpu", *sys.argv[1:]])}
-    result |= {"device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu", "plan": plan}
+    on = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+    begun: dict[str, Any] = {"command": " ".join(["python -m speckv.benchmarks.gpu", *sys.argv[1:]]), "device": on}
+    begun |= {"plan": plan, "versions": versions(), "machine": machine()}
+    result = _gone_on_with(json.loads(json.dumps(begun)), json_file)
     with progress() as report:
-        report("exactness", 0, 4)
-        result["exactness"] = list(check(where, plan["sequences"]))
-        report("synchronisations", 1, 4)
-        result["synchronisations_per_drafted_token"] = synchronisations(where)
-        for number, (role, tokens) in enumerate((("draft", "draft_tokens"), ("target", "tokens"))):
-            report(f"what the {role}'s forwards take", 2 + number, 4)
-            model = make(plan[role], where, torch.bfloat16)
-            result[role] = list(curve(model, plan["batches"], plan[tokens], plan["contexts"]))
-            del model
-        report("replay", 4, 4)
-        result["replay"] = _replay(result, plan, trace)
-    show_and_store(result | {"versions": versions(), "machine": machine()}, json_file)
+        for number, (name, part) in enumerate(PARTS.items()):
+            report(name.replace("_", " "), number, len(PARTS))
+            if name not in result:
+                result[name] = part(where, plan, result, trace)
+                if json_file is not None:
+                    write_whole(json_file, json.dumps(result, indent=1) + "\n")
+    show_and_store(result, json_file)
     wrong = [row for row in result["exactness"] if not row.get("identical", row.get("p_value", 0.0) > 1e-3)]
     if wrong:
         raise SpecKVError(f"{len(wrong)} ways of decoding are not the target's own, the first of them {wrong[0]}")
@@ -89,7 +96,44 @@ def _device(named: str) -> torch.device:
     return found
 
 
-def _replay(result: dict[str, Any], plan: dict[str, Any], trace: Path) -> list[dict[str, Any]]:
+def _gone_on_with(begun: dict[str, Any], json_file: Path | None) -> dict[str, Any]:
+    """What the file has of the same measurement; raises SpecKVError where it is of something else."""
+    if json_file is None or not json_file.exists():
+        return begun
+    try:
+        found = json.loads(json_file.read_text())
+        same = all(found[key] == begun[key] for key in ("device", "plan", "versions"))
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise SpecKVError(f"{json_file}: is not of this device and these versions; name another file, or delete it")
+    return dict(found)
+
+
+def _exactness(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+    return list(check(where, plan["sequences"]))
+
+
+def _synchronisations(where: torch.device, *_: Any) -> Row:
+    return {str(batch): synchronisations(where, batch) for batch in (1, 8)}
+
+
+def _draft(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+    model = make(plan["draft"], where, torch.bfloat16)
+    return list(curve(model, plan["batches"], plan["draft_tokens"], plan["contexts"]))
+
+
+def _target(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+    model = make(plan["target"], where, torch.bfloat16)
+    return list(curve(model, plan["batches"], plan["tokens"], plan["contexts"]))
+
+
+def _end_to_end(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+    size, further, *rest = plan["pair"]
+    return [row for much in further for row in timed(size, where, much, *rest)]
+
+
+def _replay(_: torch.device, plan: Plan, result: Row, trace: Path) -> list[Row]:
     found, facts = read_traces(trace)
     positions = Positions(found[: plan["texts"]], facts["tokens"])
     rows = []
@@ -100,6 +144,17 @@ def _replay(result: dict[str, Any], plan: dict[str, Any], trace: Path) -> list[d
             judged = judge(play_cell(measured, positions, batch, "default"), positions.tasks, batch)
             rows += [row for row in judged if row["task"] == "all" and row["policy"] in REPLAYED]
     return rows
+
+
+PARTS: dict[str, Callable[..., Any]] = {
+    "exactness": _exactness,
+    "synchronisations_per_drafted_token": _synchronisations,
+    "draft": _draft,
+    "target": _target,
+    "end_to_end": _end_to_end,
+    "replay": _replay,
+}
+"""What is measured, in this order; each is given the device, the plan, what is known and the trace."""
 
 
 def main() -> None:

@@ -57,8 +57,8 @@ def check(device: torch.device, sequences: int = SEQUENCES) -> Iterator[dict[str
         yield {"what": "sampling", "shape": name, "sequences": sequences} | _sampled(target, draft, policy, sequences)
 
 
-def synchronisations(device: torch.device) -> float | None:
-    """How often the host waits for the device, per drafted token, where every token is asked about; None on a CPU."""
+def synchronisations(device: torch.device, batch: int) -> float | None:
+    """How often the host waits for the device, per level, where every level is asked about; None on a CPU."""
     if device.type != "cuda":
         return None
     from torch.profiler import ProfilerActivity, profile
@@ -71,7 +71,7 @@ def synchronisations(device: torch.device) -> float | None:
 
     target = make("tiny", device, torch.float32)
     draft = perturbed(target, NOISE)
-    ids = torch.ones(1, PROMPT, dtype=torch.long, device=device)
+    ids = torch.ones(batch, PROMPT, dtype=torch.long, device=device)
     settings: dict[str, Any] = {"max_new_tokens": TOKENS, "do_sample": False, "assistant_model": draft}
     with _attached(target, draft, Asking(4)):
         target.generate(ids, **settings)
@@ -80,7 +80,8 @@ def synchronisations(device: torch.device) -> float | None:
             target.generate(ids, **settings)
         counted = stats(target)
     waits = sum(event.count for event in profiled.key_averages() if "Synchronize" in event.key)
-    return float((waits - counted.rounds) / max(1, counted.drafted))  # one of every round is the verify's
+    # One of every round is the verify's. Stats count a round of a batch once for each of its texts.
+    return float((waits - counted.rounds / batch) / max(1, counted.drafted / batch))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation import logits_process
 
+from speckv.integrations.transformers.device import draw, read, sent
 from speckv.integrations.transformers.draft import fit_vocabulary
 from speckv.integrations.transformers.tree import Tree
 
@@ -85,33 +86,38 @@ class Acceptance:
         self.at_once = len(self.stateless) == len(processors)
         self.of_scores_alone = all(type(one).__name__ in OF_SCORES_ALONE for one in self.stateless)
 
-    def tokens(
-        self, text: Tensor, tree: Tree, drawn_from: Sequence[Tensor], logits: Tensor
-    ) -> Iterator[tuple[int, int, Tensor]]:
-        """The output tokens of a round, one by one: the row that each follows, the token, its processed scores (1, V).
+    def ask(self, text: Tensor, tree: Tree, drawn_from: Sequence[Tensor], logits: Tensor) -> Tensor:
+        """What the host has to read, (k,), before it calls :meth:`tokens`; nothing where a processor keeps a state.
 
         ``tree`` follows ``text`` (1, n); ``drawn_from`` has the probabilities (1, V) that each token of its spine was
         drawn with, when sampling; ``logits`` (1, rows, V) are the target's, of what follows each row.
         """
-        if not self.processors and not self.sample:
-            yield from ((row, token, logits[:, row]) for row, token in _walk(tree, logits[0].argmax(-1).tolist()))
-            return
-        # A copy, since processors may write into what they are given.
+        self.scores = logits[0]
+        if not self.at_once:
+            return self.scores.new_empty(0, dtype=torch.long)
+        if self.processors or self.sample:  # a copy, since processors may write into what they are given
+            self.scores = self._scores(text, tree, self.scores.to(torch.float32, copy=True))
+        return self._drawn(self.scores, tree, drawn_from) if self.sample else self.scores.argmax(-1)
+
+    def tokens(
+        self, text: Tensor, tree: Tree, drawn_from: Sequence[Tensor], said: Sequence[int]
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """The output tokens of a round, one by one: the row that each follows, the token, its processed scores (1, V).
+
+        ``said`` is what was read of what :meth:`ask` returned, all else as it was given there.
+        """
         if self.at_once:
-            scores = self._scores(text, tree, logits[0].to(torch.float32, copy=True))
-            if self.sample:
-                chosen = self._drawn(scores, tree, drawn_from)
-            else:
-                chosen = list(_walk(tree, scores.argmax(-1).tolist()))
-            yield from ((row, token, scores[row : row + 1]) for row, token in chosen)
+            chosen = _drawn_walk(tree, said, tree.rows) if self.sample else _walk(tree, said)
+            yield from ((row, token, self.scores[row : row + 1]) for row, token in chosen)
             return
         row: int | None = 0
         while row is not None:
-            ids = torch.cat((text, text.new_tensor([tree.path(row)])), dim=1)
-            scores = self.processors(ids, logits[0, row : row + 1].to(torch.float32, copy=True))
+            ids = _followed(text, tree, row)
+            scores = self.processors(ids, self.scores[row : row + 1].to(torch.float32, copy=True))
             if self.sample:
                 after = Tree.chain(tree.tokens[row : row + 1] if row < tree.spine else [])
-                token = self._drawn(scores, after, drawn_from[row : row + 1])[0][1]
+                (numbers,) = read([self._drawn(scores, after, drawn_from[row : row + 1])])
+                token = next(_drawn_walk(after, numbers, 1))[1]
             else:
                 token = int(scores.argmax(-1))
             yield row, token, scores
@@ -121,32 +127,22 @@ class Acceptance:
         """(rows, V): each row of ``logits`` as it is processed after the tokens that lead to it."""
         if self.of_scores_alone:
             return processed(self.processors, text, logits)
-        paths = (torch.cat((text, text.new_tensor([tree.path(row)])), dim=1) for row in range(tree.rows))
+        paths = (_followed(text, tree, row) for row in range(tree.rows))
         return torch.cat(
             [processed(self.processors, ids, row) for ids, row in zip(paths, logits.split(1), strict=True)]
         )
 
-    def _drawn(self, scores: Tensor, tree: Tree, drawn_from: Sequence[Tensor]) -> list[tuple[int, int]]:
-        """(row, token) from row 0 on, the last token being one that the tree has not got.
-
-        ``scores`` (r, V) are of all rows, or of row 0 alone. One read for the host, whatever comes.
-        """
+    def _drawn(self, scores: Tensor, tree: Tree, drawn_from: Sequence[Tensor]) -> Tensor:
+        """What :func:`_drawn_walk` needs. ``scores`` (r, V) are of all rows, or of row 0 alone."""
         p = scores.softmax(-1)
         if tree.spine:
             accepted, token = self._of_spine(p[: tree.spine + 1], tree.tokens[: tree.spine], drawn_from)
         else:
-            accepted, token = p.new_zeros(()), torch.multinomial(p[0], 1)
+            accepted, token = p.new_zeros(()), draw(p[:1])[0]
         # Of all other rows what would be drawn, should the round come to them.
-        others = torch.multinomial(p[tree.spine + 1 :], 1)[:, 0] if tree.branches else token[:0]
-        count, *said = torch.cat((accepted.long()[None], token, others)).tolist()
-        path = list(enumerate(tree.tokens[:count]))
-        if count < len(scores):
-            path.append((count, said[0]))
-            row = tree.child(*path[-1])
-            while row is not None and row > tree.spine:
-                path.append((row, said[row - tree.spine]))
-                row = tree.child(*path[-1])
-        return path
+        others = draw(p[tree.spine + 1 :])[:, 0] if tree.branches else token[:0]
+        wrong = p[:, 0].isnan().any()
+        return torch.cat((torch.stack((wrong.long(), accepted.long())), token, others))
 
     def _of_spine(self, p: Tensor, proposed: Sequence[int], drawn_from: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """How many of the ``proposed`` k tokens are accepted, (), and the token (1,) drawn after them.
@@ -154,7 +150,7 @@ class Acceptance:
         ``p`` (k + 1, V) or, without the last, (k, V).
         """
         q = fit_vocabulary(torch.cat([row.to(p.device) for row in drawn_from]), p.shape[-1], absent=0.0)
-        tokens = torch.tensor(proposed, device=p.device)[:, None]
+        tokens = sent(proposed, p.device)[:, None]
         of_target, of_draft = p[: len(proposed)].gather(1, tokens), q.gather(1, tokens)
         accepted = (torch.rand_like(of_draft) * of_draft < of_target)[:, 0].cumprod(0).sum()
         # After the accepted tokens: the residual, or after all of them the target's own.
@@ -162,7 +158,30 @@ class Acceptance:
         drafts = torch.where(accepted < len(q), q[place.clamp(max=len(q) - 1)], 0.0)
         weights = (p[place] - drafts).clamp_(min=0)
         weights = torch.where(weights.sum() > 0, weights, p[place])  # p = q but for rounding
-        return accepted, torch.multinomial(weights, 1)
+        return accepted, draw(weights[None])[0]
+
+
+def _followed(text: Tensor, tree: Tree, row: int) -> Tensor:
+    """``text`` (1, n) with the tokens of ``tree`` that lead to ``row``."""
+    return torch.cat((text, sent([tree.path(row)], text.device, text.dtype)), dim=1)
+
+
+def _drawn_walk(tree: Tree, said: Sequence[int], rows: int) -> Iterator[tuple[int, int]]:
+    """(row, token) from row 0 on, the last token being one that the tree has not got, or that of its last of ``rows``.
+
+    ``said``: whether a row has no distribution, how many of the spine are accepted, the token after these, and that
+    after each row beside the spine.
+    """
+    wrong, count, *drawn = said
+    if wrong:  # as torch.multinomial says it, and so plain decoding
+        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+    yield from enumerate(tree.tokens[:count])
+    if count < rows:
+        yield count, drawn[0]
+        row = tree.child(count, drawn[0])
+        while row is not None and row > tree.spine:
+            yield row, drawn[row - tree.spine]
+            row = tree.child(row, drawn[row - tree.spine])
 
 
 def _walk(tree: Tree, chosen: Sequence[int]) -> Iterator[tuple[int, int]]:

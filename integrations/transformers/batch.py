@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -13,6 +14,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
 from speckv.integrations.transformers.cache import as_keyword
 from speckv.integrations.transformers.columns import Columns
+from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.draft import DraftModel
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
 from speckv.integrations.transformers.tree import Tree
@@ -43,17 +45,17 @@ class TargetBatch(TargetModel):
         if not self.prompt:
             return self._prefill(texts)
         device, count = self.columns.held.device, max(tree.rows for tree in trees)
-        sees = torch.eye(count, dtype=torch.bool).repeat(len(trees), 1, 1)
-        ids = torch.zeros(len(trees), count, dtype=torch.long)
-        for number, (text, tree) in enumerate(zip(texts, trees, strict=True)):
-            sees[number, : tree.rows, : tree.rows] = torch.from_numpy(tree.sees())
-            ids[number, : tree.rows] = torch.tensor([int(text[0, -1]), *tree.tokens])
-        sees = sees.to(device)
-        lengths = torch.tensor([text.shape[1] for text in texts], device=device)
+        follows = np.tile(np.eye(count, dtype=np.bool_), (len(trees), 1, 1))
+        for number, tree in enumerate(trees):
+            follows[number, : tree.rows, : tree.rows] = tree.sees()
+        sees = sent(follows, device)
+        nodes = sent([tree.tokens + [0] * (count - tree.rows) for tree in trees], device)
+        ids = torch.cat((torch.cat([text[:, -1:] for text in texts]).to(device), nodes), dim=1)
+        lengths = sent([text.shape[1] for text in texts], device)
         self.places = places = (lengths - 1)[:, None] + sees.sum(2) - 1
         masks = self.columns.masks(sees, places, self.kinds, self.dtype)
         inputs = {name: value for name, value in self.keywords.items() if value is not None}
-        inputs |= {"input_ids": ids.to(device), "attention_mask": masks}
+        inputs |= {"input_ids": ids, "attention_mask": masks}
         inputs["position_ids"] = places + self.shift[:, None]
         if "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = count
@@ -81,16 +83,16 @@ class TargetBatch(TargetModel):
     def keep(self, trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> None:
         if self.places is None:  # the prompts, of which all is kept
             return
-        held = torch.zeros_like(self.places, dtype=torch.bool)
+        held = np.zeros(self.places.shape, dtype=np.bool_)
         for number, kept in enumerate(rows):
             held[number, list(kept)] = True
-        self.columns.append(held, self.places)
+        self.columns.append(sent(held, self.places.device), self.places)
         self.places = None
         self.columns.compact(self.cache)
 
     def select(self, texts: Sequence[int]) -> None:
         self.columns.select(texts, self.cache)
-        self.shift = self.shift[list(texts)]
+        self.shift = self.shift[sent(list(texts), self.shift.device)]
 
 
 class DraftBatch(DraftModel):
@@ -119,7 +121,7 @@ class DraftBatch(DraftModel):
         self.keep([length - 1 for length in lengths])
         most = max(length - held for length, held in zip(lengths, self.held, strict=True))
         fed = torch.cat([pad(text, (max(0, most - text.shape[1]), 0))[:, -most:] for text in texts]).to(self.device)
-        ends, held = (torch.tensor(counts, device=self.device)[:, None] for counts in (lengths, self.held))
+        ends, held = (sent(counts, self.device)[:, None] for counts in (lengths, self.held))
         places = ends - most + torch.arange(most, device=self.device)
         prompt = self.known.shape[1]
         known = self.known.gather(1, places.clamp(0, prompt - 1)) | (places >= prompt)
@@ -127,13 +129,13 @@ class DraftBatch(DraftModel):
         return self._columns(fed, places, (places >= held) & known)
 
     def step(self, tokens: Tensor) -> Tensor:
-        places = torch.tensor(self.held, device=self.device)[:, None]
+        places = sent(self.held, self.device)[:, None]
         self.held = [held + 1 for held in self.held]
         return self._columns(tokens, places, torch.ones_like(places, dtype=torch.bool))
 
     def keep(self, lengths: Sequence[int]) -> None:
         self.held = [min(held, length) for held, length in zip(self.held, lengths, strict=True)]
-        self.columns.keep(torch.tensor(self.held, device=self.device))
+        self.columns.keep(sent(self.held, self.device))
         (cache,) = self.kept.values()
         if self.columns.held.shape[1]:
             self.columns.compact(cache)
@@ -141,7 +143,7 @@ class DraftBatch(DraftModel):
     def select(self, texts: Sequence[int]) -> None:
         (cache,) = self.kept.values()
         self.columns.select(texts, cache)
-        chosen = list(texts)
+        chosen = sent(list(texts), self.device)
         self.known, self.positions, self.unknown = self.known[chosen], self.positions[chosen], self.unknown[chosen]
         self.held = [self.held[text] for text in texts]
 

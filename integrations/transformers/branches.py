@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from speckv.integrations.transformers.cache import new_cache, parameters
 from speckv.integrations.transformers.columns import additive, by_kind
+from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.tree import Tree
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -83,9 +84,9 @@ def tree_inputs(
     ``padding`` (1, ≥ n) is the text's mask and ``positions`` (1, ≥ n) are its positions, where it has any.
     """
     length, device = text.shape[1], text.device
-    sees = torch.from_numpy(tree.sees()).to(device)
+    sees = sent(tree.sees(), device)
     depths = sees.sum(1) - 1
-    nodes = text.new_tensor([tree.tokens])
+    nodes = sent([tree.tokens], device, text.dtype)
     last = positions[0, length - 1] if positions is not None else length - 1
     dtype = mask_dtype(model)
     columns = length - 1 + depths
@@ -107,11 +108,13 @@ def tree_inputs(
 
 def gather(cache: Cache, rows: Sequence[int], count: int) -> None:
     """Move what the last ``count`` tokens fed have in ``cache`` so that it begins with ``rows``, ascending."""
-    for layer in cache.layers:
-        if layer.is_initialized:
-            for states in (layer.keys, layer.values):
-                fed = states[..., states.shape[-2] - count :, :]
-                fed[..., : len(rows), :] = fed[..., list(rows), :]
+    moved: dict[torch.device, Tensor] = {}
+    for layer in (one for one in cache.layers if one.is_initialized):
+        for states in (layer.keys, layer.values):
+            if states.device not in moved:
+                moved[states.device] = sent(list(rows), states.device)
+            fed = states[..., states.shape[-2] - count :, :]
+            fed[..., : len(rows), :] = fed.index_select(-2, moved[states.device])
 
 
 def mask_dtype(model: PreTrainedModel) -> torch.dtype:

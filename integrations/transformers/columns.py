@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from speckv.integrations.transformers.device import read, sent
+
 WASTE, LEAST_WASTE = 0.25, 32
 """Share of columns, and number of them, that no sequence needs, above which they are taken out."""
 
@@ -29,6 +31,7 @@ class Columns:
     def __init__(self, sequences: int, device: torch.device) -> None:
         self.held = torch.zeros(sequences, 0, dtype=torch.bool, device=device)
         self.places = torch.zeros(sequences, 0, dtype=torch.long, device=device)
+        self.looked_at = 0
 
     def masks(
         self, sees: Tensor, places: Tensor, kinds: Mapping[str, int | None], dtype: torch.dtype
@@ -58,9 +61,15 @@ class Columns:
 
     def compact(self, cache: Cache) -> None:
         """Take out of ``cache`` what is not needed, if that is much."""
-        count, needed = self.held.shape[1], int(self.held.sum(1).max())
-        if count - needed <= max(LEAST_WASTE, WASTE * count):
+        count = self.held.shape[1]
+        if count < self.looked_at:
             return
+        ((needed,),) = read([self.held.sum(1).max()[None]])
+        left = max(LEAST_WASTE, WASTE * count) - (count - needed)
+        if left >= 0:
+            self.looked_at = count + int(left) + 1  # at the earliest: to look is to wait for the device
+            return
+        self.looked_at = 0
         # Those held come last, in their order.
         order = self.held.int().argsort(dim=1, stable=True)[:, count - needed :]
         self.held, self.places = self.held.gather(1, order), self.places.gather(1, order)
@@ -72,6 +81,6 @@ class Columns:
 
     def select(self, sequences: Sequence[int], cache: Cache) -> None:
         """Go on with these ``sequences`` alone."""
-        chosen = torch.tensor(sequences, device=self.held.device)
+        chosen = sent(list(sequences), self.held.device)
         self.held, self.places = self.held[chosen], self.places[chosen]
         cache.batch_select_indices(chosen)

@@ -14,6 +14,7 @@ from transformers import LogitsProcessorList
 from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
 from speckv.integrations.signals import CANDIDATES, LEVEL, pack
 from speckv.integrations.transformers.accept import Acceptance, of_text, processed
+from speckv.integrations.transformers.device import draw, read
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 from speckv.integrations.transformers.target import TargetModel
 from speckv.integrations.transformers.text import Text
@@ -68,9 +69,13 @@ def speculate(
             for number, drafted in enumerate(drafts)
         ]
         callers, kept = 0.0, []
-        logits = target.verify(ids, trees)
-        for one, tree, drafted, said in zip(live, trees, drafts, logits, strict=True):
-            rows, accepted, rank, waited = one.take(tree, drafted, said)
+        logits = [rows.to(text.device) for rows, text in zip(target.verify(ids, trees), ids, strict=True)]
+        asked = [
+            one.accept.ask(text, tree, drafted.drawn_from, rows)
+            for one, text, tree, drafted, rows in zip(live, ids, trees, drafts, logits, strict=True)
+        ]
+        for one, tree, drafted, its, said in zip(live, trees, drafts, logits, read(asked), strict=True):
+            rows, accepted, rank, waited = one.take(tree, drafted, its, said)
             this.accepted.append(accepted)
             this.ranks.append(rank)
             this.emitted += len(rows)
@@ -103,18 +108,19 @@ class _Live:
     accept: Acceptance
     request: Request = field(default_factory=Request)
 
-    def take(self, tree: Tree, drafted: Drafted, logits: Tensor) -> tuple[list[int], int, int, float]:
+    def take(
+        self, tree: Tree, drafted: Drafted, logits: Tensor, said: Sequence[int]
+    ) -> tuple[list[int], int, int, float]:
         """Add a round's tokens: the rows that they follow, how many of the spine were accepted, the rank of what came
         in place of its next, and the seconds that the caller's own code took.
 
-        A streamer may wait for its reader, which says nothing about a verify.
+        A streamer may wait for its reader, which says nothing about a verify. ``said`` is what :meth:`Acceptance.ask`
+        asked for.
         """
-        ids = self.text.ids
-        logits = logits.to(ids.device)
         rows: list[int] = []
         accepted = rank = 0
         callers = 0.0
-        for row, token, scores in self.accept.tokens(ids, tree, drafted.drawn_from, logits):
+        for row, token, scores in self.accept.tokens(self.text.ids, tree, drafted.drawn_from, said):
             rows.append(row)
             if row < tree.spine:
                 if token == tree.tokens[row]:
@@ -221,7 +227,7 @@ class Drafter:
         if not self.sample:
             return scores.argmax(-1, keepdim=True), None
         p = scores.softmax(-1)
-        return torch.multinomial(p, 1), p
+        return draw(p), p
 
     def _read(self, unread: list[Tensor], drafts: Sequence[Drafted], this: Round) -> bool:
         """Fetch what the host has not seen yet, in one read; True once an EOS was drafted for every text.

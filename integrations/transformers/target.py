@@ -12,6 +12,7 @@ from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.transformers.branches import can_branch, gather, tree_inputs
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
+from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.reach import Reach
 from speckv.integrations.transformers.tree import Tree
 
@@ -115,7 +116,7 @@ class TargetModel:
         return self.cache
 
     def _chain_inputs(self, text: Tensor, tree: Tree, first: bool) -> dict[str, Any]:
-        ids = torch.cat((text, text.new_tensor([tree.tokens])), dim=1) if tree.tokens else text
+        ids = torch.cat((text, sent([tree.tokens], text.device, text.dtype)), dim=1) if tree.tokens else text
         new = ids.shape[1] - self.fed
         inputs = self._keywords(ids.shape[1])
         if self.fed_as_text:

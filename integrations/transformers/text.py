@@ -11,6 +11,8 @@ from torch.nn.functional import pad
 from transformers import Cache, EosTokenCriteria, GenerationConfig, MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from speckv.integrations.transformers.device import sent
+
 
 def padded(texts: Sequence[Text], config: GenerationConfig) -> Tensor:
     """Several texts as ``generate`` returns them, filled up with the padding token."""
@@ -52,7 +54,7 @@ class Text:
     def ids(self) -> Tensor:
         """(1, n): the prompt and all tokens so far."""
         if self._unjoined:
-            new = torch.tensor([self._unjoined], dtype=self._ids.dtype, device=self._ids.device)
+            new = sent([self._unjoined], self._ids.device, self._ids.dtype)
             self._ids = torch.cat((self._ids, new), dim=1)
             self._unjoined = []
         return self._ids
