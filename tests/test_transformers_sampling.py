@@ -214,9 +214,12 @@ def one_by_one(renormalised: bool, by_residual: bool) -> Any:
     own distribution instead, the output is not the target's.
     """
 
-    def drawn(self: Acceptance, scores: Any, tree: Any, drawn_from: Any) -> list[tuple[int, int]]:
-        p = scores.softmax(-1)
-        path: list[tuple[int, int]] = []
+    path: list[tuple[int, int]] = []
+
+    def ask(self: Acceptance, text: Any, tree: Any, drawn_from: Any, logits: Any) -> Any:
+        path.clear()
+        self.scores = self._scores(text, tree, logits[0].float().clone())
+        p = self.scores.softmax(-1)
         row: int | None = 0
         while row is not None:
             residual, beside = p[row].clone(), range(tree.spine, len(tree.tokens))
@@ -238,9 +241,12 @@ def one_by_one(renormalised: bool, by_residual: bool) -> Any:
                 token = int(torch.multinomial(residual, 1))
             path.append((row, token))
             row = tree.child(row, token)
-        return path
+        return torch.empty(0)
 
-    return drawn
+    def tokens(self: Acceptance, *_: Any) -> Any:
+        yield from ((row, token, self.scores[row : row + 1]) for row, token in path)
+
+    return ask, tokens
 
 
 @pytest.mark.parametrize(("renormalised", "by_residual"), [(True, True), (False, True), (True, False)])
@@ -249,12 +255,24 @@ def test_siblings_accepted_one_by_one(
 ) -> None:
     target, draft = pair
     attach_policy(target, draft, RandomPolicy(0, most=2, siblings=1.0))
-    monkeypatch.setattr(Acceptance, "_drawn", one_by_one(renormalised, by_residual))
+    ask, tokens = one_by_one(renormalised, by_residual)
+    monkeypatch.setattr(Acceptance, "ask", ask)
+    monkeypatch.setattr(Acceptance, "tokens", tokens)
     found = p_value(target, draft, SHARP, 2 * FEWER)
     if renormalised and by_residual:
         assert found > SIGNIFICANCE
     else:
         assert found < 1e-6
+
+
+def test_a_target_without_a_distribution_is_an_error_as_in_plain_decoding() -> None:
+    target, draft = markov(0, 0.35), markov(0, 0.35)
+    attach_policy(target, draft, FixedPolicy(2))
+    with torch.no_grad():
+        target.lm_head.weight.fill_(math.nan)
+    for assistant in ({}, {"assistant_model": draft}):
+        with pytest.raises(RuntimeError, match="probability tensor contains"):
+            target.generate(torch.tensor([[1, 2]]), do_sample=True, max_new_tokens=4, **assistant)
 
 
 class DropsByIdentity(Drafter):
