@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from speckv.benchmarks.gpu import __main__ as kit
 from speckv.benchmarks.gpu.costs import regime
 from speckv.benchmarks.gpu.exactness import check
+from speckv.benchmarks.gpu.pairs import MODES
 from speckv.integrations.transformers import target as target_module
 
 
@@ -25,15 +27,38 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert all(row["identical"] and row["accepted"] for row in greedy)
     assert all(row["sibling_hits"] for row in told["exactness"] if row["shape"] == "tree")
     assert all(row["p_value"] > 1e-3 for row in told["exactness"] if row["what"] == "sampling")
-    assert told["synchronisations_per_drafted_token"] is None  # what a CPU cannot tell
+    assert told["synchronisations"] == {"1": None, "8": None}  # what a CPU cannot tell
     assert len(told["target"]) == 12 and all(row["ms"] > 0 for row in told["draft"] + told["target"])
     assert {(row["policy"], row["batch"]) for row in told["replay"]} == {(p, b) for p in kit.REPLAYED for b in (1, 2)}
+    assert {row["policy"] for row in told["end_to_end"] if row["batch"] == 1} == set(MODES)
+    assert all(row["tokens_per_s"] > 0 for row in told["end_to_end"])
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, arguments = tmp_path / "gpu.json", ["--device", "cpu", "--json", str(tmp_path / "gpu.json")]
+    calls: list[str] = []
+
+    def part(name: str) -> Any:
+        def run(*_: Any) -> list[str]:
+            calls.append(name)
+            if calls == ["one", "two"]:
+                raise KeyboardInterrupt
+            return []
+
+        return run
+
+    monkeypatch.setattr(kit, "PARTS", {name: part(name) for name in ("one", "two")} | {"exactness": lambda *_: []})
+    CliRunner().invoke(kit.app, arguments)
+    assert list(json.loads(stored.read_text()))[-1] == "one"
+    assert CliRunner().invoke(kit.app, arguments).exit_code == 0 and calls == ["one", "two", "two"]
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {"device": "another"}))
+    done = CliRunner().invoke(kit.app, arguments)
+    assert done.exit_code and "is not of this device" in str(done.exception) and calls == ["one", "two", "two"]
 
 
 def test_what_is_not_exact_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(kit, "check", lambda *_: iter([{"what": "greedy", "identical": False}, {"p_value": 0.5}]))
-    monkeypatch.setattr(kit, "curve", lambda *_: iter(()))
-    monkeypatch.setattr(kit, "_replay", lambda *_: [])
+    found = [{"what": "greedy", "identical": False}, {"p_value": 0.5}]
+    monkeypatch.setattr(kit, "PARTS", {"exactness": lambda *_: found})
     done = CliRunner().invoke(kit.app, ["--device", "cpu", "--json", str(tmp_path / "gpu.json")])
     assert done.exit_code and "1 ways of decoding are not the target's own" in str(done.exception)
     assert json.loads((tmp_path / "gpu.json").read_text())["exactness"][0]["identical"] is False

@@ -41,7 +41,7 @@ LARGE: Plan = {
     "tokens": (1, 2, 4, 8, 16, 32, 64),
     "contexts": (128, 1000, 4000),
     "sequences": SEQUENCES,
-    "pair": ("8b", (0.05, 0.15), (1, 8), 4, 64),
+    "pair": ("8b", (0.05, 0.15), (1, 8), 3, 48),
     "texts": None,
 }
 SMALL: Plan = {
@@ -148,7 +148,7 @@ def _replay(_: torch.device, plan: Plan, result: Row, trace: Path) -> list[Row]:
 
 PARTS: dict[str, Callable[..., Any]] = {
     "exactness": _exactness,
-    "synchronisations_per_drafted_token": _synchronisations,
+    "synchronisations": _synchronisations,
     "draft": _draft,
     "target": _target,
     "end_to_end": _end_to_end,

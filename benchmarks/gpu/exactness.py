@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,8 +60,12 @@ def check(device: torch.device, sequences: int = SEQUENCES) -> Iterator[dict[str
         yield {"what": "sampling", "shape": name, "sequences": sequences} | _sampled(target, draft, policy, sequences)
 
 
-def synchronisations(device: torch.device, batch: int) -> float | None:
-    """How often the host waits for the device, per level, where every level is asked about; None on a CPU."""
+def synchronisations(device: torch.device, batch: int) -> dict[str, Any] | None:
+    """How often the host waits for the device where every level is asked about; None on a CPU.
+
+    ``per_level``: by torch's profiler, per level drafted for all of ``batch`` texts, without the one read that a verify
+    takes. ``where``: lines of Python that waited, and how often, in ``rounds`` rounds.
+    """
     if device.type != "cuda":
         return None
     from torch.profiler import ProfilerActivity, profile
@@ -79,9 +86,20 @@ def synchronisations(device: torch.device, batch: int) -> float | None:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
             target.generate(ids, **settings)
         counted = stats(target)
+        # Stats count a round of a batch once for each of its texts.
+        rounds, levels = counted.rounds // batch, counted.drafted // batch
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                target.generate(ids, **settings)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
     waits = sum(event.count for event in profiled.key_averages() if "Synchronize" in event.key)
-    # One of every round is the verify's. Stats count a round of a batch once for each of its texts.
-    return float((waits - counted.rounds / batch) / max(1, counted.drafted / batch))
+    waited = Counter(
+        f"{Path(one.filename).name}:{one.lineno}" for one in told if "synchronizing CUDA" in str(one.message)
+    )
+    return {"per_level": (waits - rounds) / max(1, levels), "rounds": rounds, "levels": levels, "where": dict(waited)}
 
 
 @contextmanager

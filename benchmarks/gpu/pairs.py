@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 from speckv.benchmarks.generation import PLAIN, STOCK, Modes
 from speckv.benchmarks.gpu.models import make
 from speckv.benchmarks.ratios import Timed, rows
+from speckv.controller.stats import Stats
 from speckv.integrations.transformers.calibrate import calibrate
 
 MODES = (PLAIN, "fixed-2", "fixed-4", STOCK, "speckv-step", "speckv-chain", "speckv")
@@ -58,7 +59,7 @@ def timed(
         modes = Modes(target, draft, costs=costs)
         names = [name for name in MODES if batch == 1 or name != STOCK]
         taken: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
-        totals = {name: [0, 0, 0] for name in names}
+        totals = {name: Stats() for name in names}
         for number in range(-1, prompts):
             draws = torch.Generator().manual_seed(number + 1)
             ids = torch.randint(1, target.config.vocab_size, (batch, PROMPT), generator=draws).to(device)
@@ -68,12 +69,9 @@ def timed(
                 done = modes.generate(name, inputs, WARM_UP_TOKENS if number < 0 else tokens)
                 if number >= 0:
                     taken[name].append((sum(map(len, done.texts)), done.seconds * 1e3))
-                    counted = (done.stats.rounds, done.stats.drafted, done.stats.accepted)
-                    totals[name] = [a + b for a, b in zip(totals[name], counted, strict=True)]
+                    totals[name].merge(done.stats)
         of = {name: Timed(*torch.tensor(values).double().T.numpy()) for name, values in taken.items()}
         fixed = [name for name in names if name == PLAIN or name.startswith("fixed-")]
         for row in rows(of, ["random"] * prompts, fixed):
             if row["task"] == "all":
-                rounds, drafted, accepted = totals[row["policy"]]
-                counts = {"rounds": rounds, "drafted": drafted, "accepted": accepted}
-                yield {"further": further, "batch": batch, **row, **counts}
+                yield {"further": further, "batch": batch, **row, "stats": totals[row["policy"]].as_dict()}
