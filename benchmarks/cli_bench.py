@@ -31,6 +31,7 @@ def bench(
     prompts: Annotated[str, typer.Option(help="heldout, train, or a JSONL file, spec-bench's too.")] = "heldout",
     count: Annotated[int | None, typer.Option(help="Tasks in turn; 0 takes all; 12 unless said.", min=0)] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="At a time, in SGLang; 1 and 4 unless said.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Prompts in a call, in transformers; 1 unless said.")] = None,
     tokens: Annotated[int | None, typer.Option(help="New tokens per prompt; 64 unless said.", min=1)] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int, typer.Option(help="How often everything is measured.", min=1)] = 1,
@@ -64,6 +65,7 @@ def bench(
         except SpecKVError as error:
             names, left_out = [name for name in names if name != "sglang"], str(error)
     lists = {"frameworks": names, "regimes": compression, "policies": policy, "concurrencies": concurrency}
+    lists |= {"batches": batch}
     settings |= {name: tuple(given) for name, given in lists.items() if given}
     settings |= {"tokens": tokens} if tokens else {}
     settings |= {

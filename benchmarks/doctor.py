@@ -81,6 +81,7 @@ def _transformers() -> list[Finding]:
     return [
         Finding("device", f"{device}, {torch.get_num_threads()} threads"),
         _hook(),
+        _trees(),
         Finding("int8 and nf4", "bitsandbytes" if quantised else missing("bitsandbytes"), quantised or None),
     ]
 
@@ -98,6 +99,24 @@ def _hook() -> Finding:
     return Finding(
         "transformers hook", f"{'; '.join(problems) or 'all that it relies on is there'}; {tested}", not problems
     )
+
+
+def _trees() -> Finding:
+    """By letting a tiny Llama verify one: its attention may take no mask of ours, and then chains are drafted."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import is_flash_attn_2_available
+
+    from speckv.integrations.transformers.branches import can_branch
+
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for kind in ("sdpa", "eager"):
+        config = LlamaConfig(**shape, vocab_size=32, attn_implementation=kind)
+        found[can_branch(LlamaForCausalLM(config).eval())].append(kind)
+    if is_flash_attn_2_available():
+        found[False].append("flash_attention_2")
+    chains = f"; chains only: {', '.join(found[False])}" if found[False] else ""
+    return Finding("draft trees", f"verified with {', '.join(found[True]) or 'nothing'}{chains}", bool(found[True]))
 
 
 def _sglang() -> Finding:

@@ -36,6 +36,8 @@ def end_to_end(
     prompts: Annotated[int | None, typer.Option(help="Held-out, tasks in turn; 12, in SGLang 16.", min=1)] = None,
     tokens: Annotated[int | None, typer.Option(help="New tokens per prompt; 64, in SGLang 48.", min=1)] = None,
     concurrency: Annotated[list[int] | None, typer.Option(help="Requests at a time, SGLang only; 1 2 4 8.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Prompts in a call, transformers only; 1.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int | None, typer.Option(help="1, in SGLang 2: the second time in reverse.", min=1)] = None,
     policy: Annotated[list[str] | None, typer.Option(help="plain and others; all when left out.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store everything in this file.")] = None,
@@ -56,7 +58,9 @@ def end_to_end(
         tuple(regime or REGIMES[framework]),
         tuple(policy or known),
         tuple(concurrency or CONCURRENCIES[framework]),
+        tuple(batch or (1,)),
         tokens or TOKENS[framework],
+        temperature,
         repeats=repeats or REPEATS[framework],
         threads=threads,
     )

@@ -151,7 +151,12 @@ def shown(source: str) -> str:
     return Path(source).name if Path(source).exists() else source
 
 
-def chat_inputs(tokenizer: Any, text: str) -> Any:
-    """One user turn through the model's chat template, as tensors."""
-    turns = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+def chat_inputs(tokenizer: Any, *texts: str) -> Any:
+    """A user's turn each through the model's chat template, as tensors, padded at the left."""
+    turns = [[{"role": "user", "content": text}] for text in texts]
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=len(texts) > 1
+    )

@@ -107,9 +107,12 @@ def _entry(
         held = rng.random(gamma) < chances - hopeful
         accepted = int(np.argmin(held)) if not held.all() else gamma
         predicted += [(round(float(p), 4), i < accepted) for i, p in enumerate(chances) if i <= accepted]
-        verify = float(np.interp(gamma + 1, list(VERIFY_MS), list(VERIFY_MS.values())))
-        steps.append([gamma, accepted, round(DRAFT_MS * gamma * rng.uniform(0.9, 1.1), 2), round(verify, 2)])
-        written += accepted + 1
+        beside = gamma if policy == "speckv" else 0
+        hit = bool(beside and accepted < gamma and rng.random() < 0.4)
+        verify = float(np.interp(gamma + 1 + beside, list(VERIFY_MS), list(VERIFY_MS.values())))
+        draft = round(DRAFT_MS * gamma * rng.uniform(0.9, 1.1), 2)
+        steps.append([gamma, accepted, draft, round(verify, 2), beside, hit, gamma])
+        written += accepted + 1 + hit
     ms = tokens * 100.0 / ratio * float(np.exp(noise * rng.normal())) / concurrency**0.6
     output = list(range(tokens)) if number or policy == "plain" else [*range(tokens - 1), 0]
     entry = {"framework": framework, "regime": regime + name, "policy": policy, "concurrency": concurrency}
@@ -117,7 +120,11 @@ def _entry(
     entry |= {"ms": ms, "arrivals_ms": [round(ms * (i + 1) / tokens, 1) for i in range(tokens)], "output": output}
     entry |= {"rounds": len(steps), "drafted": sum(s[0] for s in steps), "accepted": sum(s[1] for s in steps)}
     entry["gammas"] = [step[0] for step in steps]
-    if framework == "transformers":
+    entry["siblings"] = {"1": sum(step[4] for step in steps)}
+    entry["sibling_hits"] = {"1": sum(step[5] for step in steps)}
+    if framework == "transformers" and concurrency > 1:
+        entry["arrivals_ms"] = []  # a batch has no streamer
+    elif framework == "transformers":
         entry["steps"] = [] if policy == "plain" else steps
         entry |= {"predicted": predicted} if policy == "speckv" else {}
     return entry

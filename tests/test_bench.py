@@ -154,6 +154,7 @@ def test_rows_are_in_the_order_asked_for_whatever_was_measured_first(
         ({"policies": ("speckv",)}, "plain is missing"),
         ({"temperature": -1.0}, "temperature -1.0"),
         ({"concurrencies": (0,)}, "concurrency 0"),
+        ({"batches": (1, 99)}, "batch 99: there are only"),
         ({"prompts": (*PROMPTS, PROMPTS[0])}, "prompt code-0 is there twice"),
     ],
 )

@@ -45,7 +45,23 @@ def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(entry["arrivals_ms"]) == entry["tokens"] == len(entry["output"])
         assert entry["arrivals_ms"] == sorted(entry["arrivals_ms"]) and entry["arrivals_ms"][-1] <= entry["ms"] + 20
         assert sum(entry["gammas"]) == entry["drafted"] and len(entry["gammas"]) == entry["rounds"]
-        assert entry["tokens"] == entry["rounds"] + entry["accepted"]
+        assert entry["tokens"] == entry["rounds"] + entry["accepted"] + sum(entry["sibling_hits"].values())
+        if entry["policy"] != "speckv":
+            assert not entry["siblings"]
+
+
+def test_batches_in_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECKV_CACHE", str(tmp_path / "cache"))
+    batches = plan(tmp_path, policies=("plain", "fixed-2", "hf-default", "speckv"), batches=(1, 3))
+    result = run(batches, tmp_path / "r.json", "a test", lambda *_: None)
+    assert {row.concurrency for row in read(tmp_path / "r.json").rows} == {1, 3}
+    of = {row["policy"]: row for row in result["rows"] if (row["task"], row["concurrency"]) == ("all", 3)}
+    assert of.keys() == {"plain", "fixed-2", "speckv"}  # transformers' own takes one prompt
+    assert all(row["identical"] == row["runs"] == 1 and row["ttft_ms"] is None for row in of.values())
+    assert of["plain"]["tau"] == 1.0 and of["fixed-2"]["tau"] > 1.0
+    (said,) = [entry for entry in result["entries"] if (entry["policy"], entry["concurrency"]) == ("fixed-2", 3)]
+    assert said["prompt_id"] == "0+1+2" and len(said["output"]) == 3
+    assert said["tokens"] == sum(map(len, said["output"])) == said["rounds"] + said["accepted"]
 
 
 @pytest.mark.skipif(not SGLANG.exists(), reason="needs the environment that `make .venv-sglang/.ready` makes")

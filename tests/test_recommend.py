@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -126,6 +127,14 @@ def test_bad_predictions_and_costs_name_their_commands(tmp_path: Path) -> None:
         reading(tmp_path, {HERE: PAYS}, costs=costs)
     )
     assert "speckv train" not in said(reading(tmp_path, {HERE: PAYS}, prompts=40))
+
+
+def test_what_siblings_bring_is_said(tmp_path: Path) -> None:
+    for chain, siblings in ((1.3, ""), (1.6, " attach(…, siblings=False) drafts without.")):
+        text = said(reading(tmp_path, {HERE: {**PAYS, "speckv-chain": chain}}))
+        assert re.search(
+            rf"Siblings: \d+ tokens .* were right; without them .*with them [\d.]+{re.escape(siblings)}\n", text
+        )
 
 
 def test_a_concurrency_that_loses_is_said(tmp_path: Path) -> None:

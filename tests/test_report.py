@@ -13,7 +13,7 @@ import pytest
 from bench_results import LEVEL, LOSES, PAYS, bench_result, both_frameworks, save
 
 from speckv.benchmarks import cli
-from speckv.benchmarks.report import plot_rounds
+from speckv.benchmarks.report import plot_rounds, plot_siblings
 from speckv.benchmarks.report.economics import calibration, cost_fit, economics
 from speckv.benchmarks.report.page import page, plots, write
 from speckv.benchmarks.report.plot_rounds import wilson
@@ -140,6 +140,31 @@ def test_the_verdict_is_that_of_the_interval(
     assert ("Why: a draft token takes 0.20 of a plain step" in text) is (finding is not Finding.ABOVE)
 
 
+def test_siblings_and_batches_are_told(tmp_path: Path) -> None:
+    result = reading(tmp_path, {HERE: PAYS, ("transformers", "bf16", 4): PAYS})
+    alone, batch = result.places
+    row = result.at(alone)["speckv"]
+    assert row.siblings and 0 < row.sibling_hits < row.siblings
+    assert result.at(batch)["speckv"].ttft_ms is None
+    plot = plot_siblings.by_depth(result)[0]
+    assert isinstance(plot, Plot) and f"{row.siblings} verified" in plot.alt
+    text = page(result, plots(result))
+    assert "transformers, bf16, a batch of 4" in text
+    assert f"{row.siblings} ({100 * row.sibling_hits / row.siblings:.0f} %)" in re.sub(r"<[^>]*>", "", text)
+    fit = cost_fit(result, "bf16")
+    assert fit is not None and fit.error < 0.1  # a verify's rows are its siblings' too
+
+
+def test_rounds_of_a_result_from_before_there_were_siblings(tmp_path: Path) -> None:
+    content = bench_result({HERE: PAYS})
+    for entry in content["entries"]:
+        entry["steps"] = [step[:4] for step in entry["steps"]]
+        del entry["siblings"], entry["sibling_hits"]
+    result = read(save(content, tmp_path / "r.json"))
+    assert isinstance(plot_siblings.by_depth(result)[0], Absent)
+    assert all(step.siblings == 0 and step.drafted == step.gamma for one in result.entries for step in one.steps)
+
+
 def test_few_prompts_and_no_speckv_are_said(tmp_path: Path) -> None:
     assert "With 3 prompts the intervals are themselves uncertain" in paragraph(
         reading(tmp_path, {HERE: PAYS}, prompts=3)
@@ -148,8 +173,8 @@ def test_few_prompts_and_no_speckv_are_said(tmp_path: Path) -> None:
     assert "was not measured" in paragraph(result)
     groups = plots(result)
     left_out = [one for group in groups.values() for one in group if isinstance(one, Absent)]
-    assert len(left_out) == 6 and all(one.why.endswith(".") for one in left_out)
-    assert page(result, groups).count("Left out: ") == 6
+    assert len(left_out) == 7 and all(one.why.endswith(".") for one in left_out)
+    assert page(result, groups).count("Left out: ") == 7
 
 
 def test_a_single_prompt_shows_nothing(tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
-"""A pair in transformers, timed with every policy on one prompt after the other."""
+"""A pair in transformers, timed with every policy on one prompt, or batch of prompts, after the other."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 import torch
 import transformers
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN, REGIMES, Entry, Plan, Unit
-from speckv.benchmarks.generation import Modes
+from speckv.benchmarks.bench.plan import ALONE, OURS, PLAIN, REGIMES, Entry, Plan, Unit
+from speckv.benchmarks.generation import Generation, Modes
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
@@ -24,12 +24,16 @@ WARM_UP_TOKENS = 8
 
 
 def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
-    """A unit per regime, repetition and prompt; all policies in turn on each, another one first each time."""
+    """A unit per regime, repetition and batch of prompts; all policies in turn on each, another one first each time.
+
+    Of prompts that do not fill a last batch nothing is measured in that size.
+    """
     for regime in plan.regimes:
         work = [
-            (f"{NAME}/{regime}/{repeat}/{prompt.id}", repeat, number, prompt)
+            (f"{NAME}/{regime}/{repeat}/{'+'.join(prompt.id for prompt in prompts)}", repeat, number, prompts)
+            for size in plan.batches
             for repeat in range(plan.repeats)
-            for number, prompt in enumerate(plan.prompts)
+            for number, prompts in enumerate(batches(plan.prompts, size))
         ]
         todo = [unit for unit in work if unit[0] not in done]
         what = f"{NAME}, {regime}"
@@ -38,9 +42,14 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
             continue
         runner = Runner(plan, regime, report)
         yield Unit(f"{NAME}/{regime}/costs", facts={"costs": {regime: runner.costs}})
-        for finished, (key, repeat, number, prompt) in enumerate(todo, start=len(work) - len(todo) + 1):
-            yield Unit(key, runner.run(prompt, number + repeat, repeat))
+        for finished, (key, repeat, number, prompts) in enumerate(todo, start=len(work) - len(todo) + 1):
+            yield Unit(key, runner.run(prompts, number + repeat, repeat))
             report(what, finished, len(work))
+
+
+def batches(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
+    """``prompts`` in their order, ``size`` at a time, without an incomplete last batch."""
+    return [prompts[start : start + size] for start in range(0, len(prompts) - size + 1, size)]
 
 
 class Arrivals:
@@ -84,17 +93,25 @@ class Runner:
         for policy in self.policies:
             self.modes.generate(policy, warm_up, WARM_UP_TOKENS)
 
-    def run(self, prompt: Prompt, number: int, repeat: int) -> list[Entry]:
-        """Every policy on ``prompt``; what is stored of it."""
-        inputs = chat_inputs(self.tokenizer, prompt.text).to(self.target.device)
-        shift = number % len(self.policies)
+    def run(self, prompts: Sequence[Prompt], number: int, repeat: int) -> list[Entry]:
+        """Every policy on ``prompts`` at once; what is stored of it."""
+        inputs = chat_inputs(self.tokenizer, *(prompt.text for prompt in prompts)).to(self.target.device)
+        policies = [policy for policy in self.policies if len(prompts) == 1 or policy not in ALONE]
+        shift = number % len(policies)
+        tasks = dict.fromkeys(prompt.task for prompt in prompts)
         made = []
-        for policy in (*self.policies[shift:], *self.policies[:shift]):
+        for policy in (*policies[shift:], *policies[:shift]):
             torch.manual_seed(number)
-            of: Entry = {"framework": NAME, "regime": self.regime, "policy": policy, "concurrency": 1}
-            of |= {"repeat": repeat, "prompt_id": prompt.id, "task": prompt.task}
-            made.append(of | self._generate(policy, inputs))
+            of: Entry = {"framework": NAME, "regime": self.regime, "policy": policy, "concurrency": len(prompts)}
+            of |= {"repeat": repeat, "prompt_id": "+".join(prompt.id for prompt in prompts), "task": "+".join(tasks)}
+            made.append(of | (self._generate(policy, inputs) if len(prompts) == 1 else self._batch(policy, inputs)))
         return made
+
+    def _batch(self, policy: str, inputs: Any) -> Entry:
+        rounds: list[Round] = []
+        done = self.modes.generate(policy, inputs, self.tokens, rounds.append, **self.settings)
+        gammas = [0] * max(map(len, done.texts)) if policy == PLAIN else [one.gamma for one in rounds]
+        return counted(done) | {"arrivals_ms": [], "output": done.texts, "gammas": gammas}
 
     def _generate(self, policy: str, inputs: Any) -> Entry:
         arrivals = Arrivals()
@@ -109,18 +126,23 @@ class Runner:
 
         done = self.modes.generate(policy, inputs, self.tokens, listen, streamer=arrivals, **self.settings)
         steady = [one for one in rounds if one.verify_ms and not (one.draft_prefill or one.verify_prefill)]
-        return {
-            "tokens": len(done.tokens),
-            "ms": done.seconds * 1e3,
+        return counted(done) | {
             "arrivals_ms": [round(at, 1) for at in arrivals.times],
             "output": done.tokens,
-            "rounds": done.stats.rounds,
-            "drafted": done.stats.drafted,
-            "accepted": done.stats.accepted,
             "gammas": [0] * len(done.tokens) if policy == PLAIN else [len(one.levels) for one in rounds],
-            "steps": [
-                [one.gamma, one.accepted[0], round(one.draft_ms or 0.0, 2), round(one.verify_ms or 0.0, 2)]
-                for one in steady
-            ],
+            "steps": [step(one) for one in steady],
             **({"predicted": predicted} if policy == OURS else {}),
         }
+
+
+def counted(done: Generation) -> Entry:
+    """What is stored of any generation."""
+    stats = done.stats.as_dict()
+    kept = {name: stats[name] for name in ("rounds", "drafted", "accepted", "siblings", "sibling_hits")}
+    return {"tokens": sum(map(len, done.texts)), "ms": done.seconds * 1e3, **kept}
+
+
+def step(one: Round) -> list[Any]:
+    """A round of one text, as an ``Entry`` has it."""
+    times = [round(one.draft_ms or 0.0, 2), round(one.verify_ms or 0.0, 2)]
+    return [one.gamma, one.accepted[0], *times, one.offered_siblings, any(one.sibling_hits), len(one.levels)]

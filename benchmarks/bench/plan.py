@@ -38,13 +38,21 @@ PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
 CHAIN = "speckv-chain"
 """Ours without siblings; in SGLang there are none yet."""
 
+ALONE = (STOCK,)
+"""Policies that take one prompt at a time."""
+
 POLICIES = (PLAIN, "fixed-2", "fixed-4", "fixed-8", STOCK, "paper", OURS)
 
 Entry = dict[str, Any]
 """One timed generation: ``framework``, ``regime``, ``policy``, ``concurrency``, ``repeat``, ``prompt_id``, ``task``;
 ``tokens`` and ``ms``, ``arrivals_ms`` of its tokens, ``output`` ids; ``rounds``, ``drafted``, ``accepted``, and
-``gammas`` of its rounds. In transformers also ``steps``, a list of [γ, accepted, draft ms, verify ms], without
-the rounds that hold a prefill, and for ours ``predicted``, a list of [P(accepted > i), whether it was]."""
+``gammas`` of its rounds. In transformers also ``siblings`` that were verified and ``sibling_hits`` that were right, by
+depth; ``steps``, a list of [γ, accepted, draft ms, verify ms, siblings, whether one was right, levels drafted], without
+the rounds that hold a prefill; and for ours ``predicted``, a list of [P(accepted > i), whether it was].
+
+In transformers ``concurrency`` is the prompts of one call, a batch: its tokens are counted together, its texts are one
+output, and since a batch has no streamer and its rounds are of several texts, there are no arrivals, no steps and no
+predictions."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Plan:
     regimes: tuple[str, ...] = ("bf16",)
     policies: tuple[str, ...] = POLICIES
     concurrencies: tuple[int, ...] = (1,)
+    batches: tuple[int, ...] = (1,)
     tokens: int = 64
     temperature: float = 0.0
     repeats: int = 1
@@ -77,8 +86,11 @@ class Plan:
             raise SpecKVError(f"prompt {twice[0]} is there twice; give each an id of its own")
         if self.temperature < 0:
             raise SpecKVError(f"temperature {self.temperature}: must be 0 (greedy) or above")
-        if min(self.concurrencies) < 1:
-            raise SpecKVError(f"concurrency {min(self.concurrencies)}: must be at least 1")
+        for what, sizes in (("concurrency", self.concurrencies), ("batch", self.batches)):
+            if min(sizes) < 1:
+                raise SpecKVError(f"{what} {min(sizes)}: must be at least 1")
+        if max(self.batches) > len(self.prompts):
+            raise SpecKVError(f"batch {max(self.batches)}: there are only {len(self.prompts)} prompts; give more")
 
     def setting(self, digest: str) -> dict[str, Any]:
         """What two measurements must share to stand in one table; ``digest`` is the controller's."""

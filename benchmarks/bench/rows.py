@@ -57,8 +57,10 @@ def _timed(entries: Iterable[Entry], policy: str, prompts: Sequence[str]) -> Tim
 
 
 def _latencies(ones: Sequence[Entry]) -> Row:
-    """τ, wasted tokens, time to first token and waits between tokens as a reader of the stream has them."""
+    """τ, wasted tokens, siblings, time to first token and waits between tokens as a reader of the stream has them."""
     waits = np.concatenate([np.diff(one["arrivals_ms"]) for one in ones])
+    firsts = [one["arrivals_ms"][0] for one in ones if one["arrivals_ms"]]
+    siblings, hits = (sum(sum(one.get(kind, {}).values()) for one in ones) for kind in ("siblings", "sibling_hits"))
     rounds, drafted, accepted = (sum(one[kind] for one in ones) for kind in ("rounds", "drafted", "accepted"))
     return {
         "tau": sum(one["tokens"] for one in ones) / max(1, rounds),
@@ -66,7 +68,9 @@ def _latencies(ones: Sequence[Entry]) -> Row:
         "drafted": drafted,
         "accepted": accepted,
         "wasted": drafted - accepted,
-        "ttft_ms": float(np.median([one["arrivals_ms"][0] for one in ones])),
+        "siblings": siblings,
+        "sibling_hits": hits,
+        "ttft_ms": float(np.median(firsts)) if firsts else None,
         "itl_p50_ms": float(np.percentile(waits, 50)) if len(waits) else None,
         "itl_p95_ms": float(np.percentile(waits, 95)) if len(waits) else None,
         "runs": len(ones),
@@ -110,7 +114,7 @@ def agreement(entries: Sequence[Entry]) -> list[Row]:
 def summary(found: Sequence[Row]) -> Table:
     """Task "all" for a terminal."""
     header = ("framework", "target", "at once", "policy", "tokens/s", "vs plain", "vs best fixed", "95 %")
-    more = ("vs hf-default", "τ", "γ", "wasted", "TTFT", "ITL 50/95", "as plain")
+    more = ("vs hf-default", "τ", "γ", "wasted", "siblings", "TTFT", "ITL 50/95", "as plain")
     made = Table("Tokens per second; waits in ms", (*header, *more))
     for row in found:
         if row["task"] != "all":
@@ -120,7 +124,8 @@ def summary(found: Sequence[Row]) -> Table:
         cells += [f"{row['vs_plain']:.2f}", f"{row['vs_best_fixed']:.2f}", f"{low:.2f}–{high:.2f}"]
         cells += ["–" if row["vs_hf_default"] is None else f"{row['vs_hf_default']:.2f}", f"{row['tau']:.2f}"]
         cells += ["–" if row["policy"] == PLAIN else f"{row['mean_gamma']:.1f}", str(row["wasted"])]
-        cells += [f"{row['ttft_ms']:.0f}"]
+        cells += [f"{row['sibling_hits']}/{row['siblings']}" if row["siblings"] else "–"]
+        cells += ["–" if row["ttft_ms"] is None else f"{row['ttft_ms']:.0f}"]
         waits = "–" if row["itl_p50_ms"] is None else f"{row['itl_p50_ms']:.0f}/{row['itl_p95_ms']:.0f}"
         made.rows.append([*cells, waits, f"{row['identical']}/{row['runs']}"])
     return made

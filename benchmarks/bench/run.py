@@ -83,6 +83,6 @@ def _asked(plan: Plan, entry: Entry) -> bool:
         and entry["regime"] in plan.regimes
         and entry["policy"] in plan.policies
         and entry["repeat"] < plan.repeats
-        and entry["prompt_id"] in {prompt.id for prompt in plan.prompts}
-        and (entry["framework"] != in_sglang.NAME or entry["concurrency"] in plan.concurrencies)
+        and {prompt.id for prompt in plan.prompts}.issuperset(entry["prompt_id"].split("+"))
+        and entry["concurrency"] in (plan.batches if entry["framework"] == in_transformers.NAME else plan.concurrencies)
     )

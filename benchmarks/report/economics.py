@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN
-from speckv.benchmarks.report.reading import Entry, PairCosts, Place, Result, Row
+from speckv.benchmarks.report.reading import Entry, PairCosts, Place, Result, Row, Step
 from speckv.benchmarks.report.words import fixed_gamma
 from speckv.controller.curve import Curve
 
@@ -51,7 +51,7 @@ def economics(result: Result, place: Place) -> Economics | None:
         return None
     verify = Curve(costs.verify_ms)
     plain = verify.time(1)
-    gain = {gamma: plain / chain_ms(costs, gamma) for gamma in GAMMAS}
+    gain = {gamma: plain / round_ms(costs, gamma) for gamma in GAMMAS}
     expected = {gamma: sum(share**i for i in range(gamma + 1)) * gain[gamma] for gamma in GAMMAS}
     perfect = {gamma: (gamma + 1) * gain[gamma] for gamma in GAMMAS}
     best, most = max(expected, key=expected.__getitem__), max(perfect, key=perfect.__getitem__)
@@ -59,15 +59,15 @@ def economics(result: Result, place: Place) -> Economics | None:
     return Economics(costs.draft_ms / plain, growth, share, (best, expected[best]), (most, perfect[most]))
 
 
-def chain_ms(costs: PairCosts, gamma: int) -> float:
-    """A round that drafts and verifies ``gamma`` tokens."""
-    return gamma * costs.draft_ms + Curve(costs.verify_ms).time(gamma + 1)
+def round_ms(costs: PairCosts, gamma: int, siblings: int = 0, drafted: int = 0) -> float:
+    """A round that verifies a spine of ``gamma`` tokens and ``siblings``, having ``drafted`` more levels than that."""
+    return (gamma + drafted) * costs.draft_ms + Curve(costs.verify_ms).time(1 + gamma + siblings)
 
 
 def acceptance(entries: Sequence[Entry]) -> float | None:
     """Accepted tokens among those the target came to judge; None where no rounds are stored."""
-    accepted = sum(step[1] for entry in entries for step in entry.steps)
-    refused = sum(step[1] < step[0] for entry in entries for step in entry.steps)
+    accepted = sum(step.accepted for entry in entries for step in entry.steps)
+    refused = sum(step.accepted < step.gamma for entry in entries for step in entry.steps)
     return accepted / (accepted + refused) if accepted + refused else None
 
 
@@ -105,8 +105,8 @@ def calibration(entries: Sequence[Entry]) -> Calibration | None:
 
 @dataclass(frozen=True)
 class Fit:
-    """Round times by γ: (γ, predicted ms, quartiles of the measured ms, rounds); ``error`` is the median over rounds
-    of the relative distance of the median of its γ from the prediction."""
+    """Round times by γ: (γ, median predicted ms, quartiles of the measured ms, rounds); ``error`` is the median over
+    rounds of the relative distance of the measured median of its γ from the predicted one."""
 
     points: list[tuple[int, float, tuple[float, float, float], int]]
     error: float
@@ -118,16 +118,18 @@ class Fit:
 
 def cost_fit(result: Result, regime: str) -> Fit | None:
     """Of a regime with calibrated costs and timed rounds; None elsewhere."""
-    times: dict[int, list[float]] = {}
+    rounds: dict[int, list[Step]] = {}
     for entry in result.entries:
         if entry.regime == regime and entry.framework == "transformers" and entry.policy != PLAIN:
-            for gamma, _, draft_ms, verify_ms in entry.steps:
-                times.setdefault(gamma, []).append(draft_ms + verify_ms)
-    if regime not in result.costs or not times:
+            for step in entry.steps:
+                rounds.setdefault(step.gamma, []).append(step)
+    if regime not in result.costs or not rounds:
         return None
     points = []
-    for gamma, found in sorted(times.items()):
-        low, middle, high = (float(value) for value in np.percentile(found, (25, 50, 75)))
-        points.append((gamma, chain_ms(result.costs[regime], gamma), (low, middle, high), len(found)))
+    for gamma, steps in sorted(rounds.items()):
+        costs = result.costs[regime]
+        said = median(round_ms(costs, gamma, step.siblings, step.drafted - gamma) for step in steps)
+        low, middle, high = np.percentile([step.draft_ms + step.verify_ms for step in steps], (25, 50, 75)).tolist()
+        points.append((gamma, said, (low, middle, high), len(steps)))
     errors = [abs(spread[1] / said - 1) for _, said, spread, count in points for _ in range(count)]
     return Fit(points, median(errors))

@@ -6,7 +6,7 @@ from collections import Counter
 from html import escape
 from pathlib import Path
 
-from speckv.benchmarks.report import plot_costs, plot_rounds, plot_speed
+from speckv.benchmarks.report import plot_costs, plot_rounds, plot_siblings, plot_speed
 from speckv.benchmarks.report.look import STYLE
 from speckv.benchmarks.report.reading import Result
 from speckv.benchmarks.report.sections import (
@@ -47,6 +47,7 @@ def plots(result: Result) -> dict[str, list[Drawn]]:
         "Speed": plot_speed.speed(result) + plot_speed.concurrencies(result),
         "By task": plot_speed.ratios(result),
         "Inside a request": plot_rounds.one_request(result) + plot_rounds.by_position(result),
+        "Beside the draft": plot_siblings.by_depth(result),
         "Predictions": plot_rounds.reliability(result),
         "Costs": plot_costs.costs(result),
         "Bound": plot_costs.bounds(result),

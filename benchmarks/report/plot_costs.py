@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from speckv.benchmarks.report.economics import Fit, chain_ms, cost_fit
+from speckv.benchmarks.report.economics import Fit, cost_fit, round_ms
 from speckv.benchmarks.report.reading import Bound, Result
 from speckv.benchmarks.report.style import (
     BAR,
@@ -23,7 +23,7 @@ from speckv.benchmarks.report.style import (
 from speckv.benchmarks.report.words import listed, number, percent, slug
 
 MOST_GAMMA = 20
-"""Beyond it a cost line is not drawn."""
+"""Beyond it no costs are drawn."""
 
 
 def costs(result: Result) -> list[Drawn]:
@@ -39,17 +39,10 @@ def costs(result: Result) -> list[Drawn]:
             continue
         points = [point for point in fit.points if point[0] <= MOST_GAMMA] or fit.points[:1]
 
-        def draw(figure: Any, points: list[Any] = points, regime: str = regime) -> None:
+        def draw(figure: Any, points: list[Any] = points) -> None:
             axes = figure.add_subplot()
-            line = range(min(MOST_GAMMA, max(point[0] for point in points)) + 1)
-            axes.plot(
-                line,
-                [chain_ms(result.costs[regime], gamma) for gamma in line],
-                color=BLUE,
-                linewidth=2,
-                label="predicted by calibrated costs",
-            )
-            gammas, _, spreads, _ = zip(*points, strict=True)
+            gammas, predicted, spreads, _ = zip(*points, strict=True)
+            axes.plot(gammas, predicted, color=BLUE, linewidth=2, label="predicted by calibrated costs")
             middle = [spread[1] for spread in spreads]
             errors = [[spread[1] - spread[0] for spread in spreads], [spread[2] - spread[1] for spread in spreads]]
             axes.errorbar(
@@ -73,8 +66,9 @@ def costs(result: Result) -> list[Drawn]:
 
         caption = (
             f"A round of γ draft tokens should take γ × {number(of.draft_ms)} ms for the draft and a verify of γ + 1 "
-            f"rows; a verify of one row takes {number(chain_ms(of, 0))} ms. The line is made of such times "
-            f"measured beforehand, the dots are {fit.rounds} rounds of the benchmark itself, prefills left out. Where "
+            f"rows, and one for each token verified beside those; a verify of one row takes {number(round_ms(of, 0))} "
+            f"ms. The line is made of such times measured beforehand, the median of the rounds of each γ, the dots are "
+            f"{fit.rounds} rounds of the benchmark itself, prefills left out. Where "
             "the dots leave the line, speckv follows the dots: it times its own rounds."
         )
         alt = f"Time of a round by γ, {regime}: median distance of measured from predicted {percent(fit.error)}. "

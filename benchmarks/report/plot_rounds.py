@@ -51,7 +51,7 @@ def one_request(result: Result) -> list[Drawn]:
         if steps:
             axes.bar(
                 at,
-                [step[1] for step in steps[:shown]],
+                [step.accepted for step in steps[:shown]],
                 0.9,
                 color=BLUE,
                 hatch="///",
@@ -70,6 +70,9 @@ def one_request(result: Result) -> list[Drawn]:
             label="γ = 0: plain round",
             clip_on=False,
         )
+        hits = [(x, step.accepted + 0.5) for x, step in zip(at, steps, strict=False) if step.sibling_hit]
+        if hits:
+            axes.plot(*zip(*hits, strict=True), "D", color=ORANGE, **EDGE, label="one beside was right")
         axes.set_xlabel("round")
         axes.set_ylabel("draft tokens")
         whole_numbers(axes.yaxis)
@@ -78,7 +81,8 @@ def one_request(result: Result) -> list[Drawn]:
 
     caption = (
         "A round drafts γ tokens (outline), the target accepts the first so many of them (filled) and adds one of its "
-        "own. An outline that is filled to the top wasted nothing; an empty part was drafted in vain. The request "
+        "own. An outline that is filled to the top wasted nothing; an empty part was drafted in vain, unless a token "
+        "verified beside it was right. The request "
         f"shown is the one with the most different γ: {chosen.prompt_id}, {where(chosen.place)}."
     )
     caption += " Rounds that hold a prefill are not shown." if steps else " How many were accepted is not stored there."
@@ -186,15 +190,15 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def _gammas(entry: Entry) -> list[int]:
-    return [step[0] for step in entry.steps] or entry.gammas
+    return [step.gamma for step in entry.steps] or entry.gammas
 
 
 def _survival(entries: Sequence[Entry]) -> list[float]:
     steps = [step for entry in entries for step in entry.steps]
     line: list[float] = []
     for position in range(1, 33):
-        reached = [step for step in steps if step[0] >= position]
+        reached = [step for step in steps if step.gamma >= position]
         if len(reached) < LEAST_REACHED:
             break
-        line.append(sum(step[1] >= position for step in reached) / len(reached))
+        line.append(sum(step.accepted >= position for step in reached) / len(reached))
     return line

@@ -16,6 +16,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
 Natural = Annotated[float, msgspec.Meta(ge=0, le=LARGEST)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Depth = Annotated[int, msgspec.Meta(ge=1, le=64)]
 Rows = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -46,9 +47,11 @@ class Row(msgspec.Struct, frozen=True):
     drafted: Count
     accepted: Count
     wasted: Count
-    ttft_ms: Natural
     runs: Count
     identical: Count
+    siblings: Count = 0
+    sibling_hits: Count = 0
+    ttft_ms: Natural | None = None
     vs_fixed4: Positive | None = None
     vs_hf_default: Positive | None = None
     itl_p50_ms: Natural | None = None
@@ -69,6 +72,22 @@ class Row(msgspec.Struct, frozen=True):
         return min(low, high), max(low, high)
 
 
+class Step(NamedTuple):
+    """A round of one text. ``siblings`` were verified; ``levels`` were drafted, where that is more than γ."""
+
+    gamma: Count
+    accepted: Count
+    draft_ms: Natural
+    verify_ms: Natural
+    siblings: Count = 0
+    sibling_hit: bool = False
+    levels: Count = 0
+
+    @property
+    def drafted(self) -> int:
+        return max(self.gamma, self.levels)
+
+
 class Entry(msgspec.Struct, frozen=True):
     """One timed generation, as ``bench.plan`` describes it."""
 
@@ -79,7 +98,9 @@ class Entry(msgspec.Struct, frozen=True):
     prompt_id: str
     task: str
     gammas: list[Count]
-    steps: list[tuple[Count, Count, Natural, Natural]] = []
+    siblings: dict[Depth, Count] = {}
+    sibling_hits: dict[Depth, Count] = {}
+    steps: list[Step] = []
     predicted: list[tuple[Probability, bool]] = []
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from math import ceil
 
-from speckv.benchmarks.bench.plan import DENSE, OURS, PLAIN, REGIMES, load_formats
+from speckv.benchmarks.bench.plan import CHAIN, DENSE, OURS, PLAIN, REGIMES, load_formats
 from speckv.benchmarks.report.economics import (
     BAD_CALIBRATION,
     BAD_COSTS,
@@ -38,7 +38,7 @@ def _place(result: Result, place: Place) -> str:
         return f"{lines[0]}\n{OURS} was not measured here: run speckv bench with --policy plain --policy {OURS}."
     gamma, said = choice(result, place)
     lines += [said, commands(result, place, gamma)]
-    for note in (_few, _outputs, _predictions, _costs):
+    for note in (_few, _siblings, _outputs, _predictions, _costs):
         if text := note(result, place, ours):
             lines.append(text)
     return "\n".join(lines)
@@ -159,6 +159,17 @@ def _few(result: Result, place: Place, ours: Row) -> str:
     return f"Prompts measured: only {prompts}, so the interval itself is uncertain; measure {FEW_PROMPTS} or more."
 
 
+def _siblings(result: Result, place: Place, ours: Row) -> str:
+    """What tokens beside the draft's brought, where there are any and it was also measured without them."""
+    chain = result.at(place).get(CHAIN)
+    if chain is None or not ours.siblings:
+        return ""
+    right = percent(ours.sibling_hits / ours.siblings)
+    text = f"Siblings: {ours.siblings} tokens were verified beside the draft's, of which {right} were right; without "
+    text += f"them ({CHAIN}) it wrote {number(chain.tokens_per_s)} tokens/s, with them {number(ours.tokens_per_s)}."
+    return text if ours.tokens_per_s >= chain.tokens_per_s else f"{text} attach(…, siblings=False) drafts without."
+
+
 def _outputs(result: Result, place: Place, ours: Row) -> str:
     """How many outputs are those of plain decoding, where not all are."""
     if ours.identical >= ours.runs:
@@ -223,7 +234,7 @@ def _pair(result: Result, place: Place) -> str:
 def _loads(result: Result) -> str:
     """At which concurrencies of a server it pays and at which it does not, where that differs."""
     made = []
-    servers = [place for place in result.places if OURS in result.at(place)]
+    servers = [place for place in result.places if OURS in result.at(place) and place.framework != "transformers"]
     for framework, regime in dict.fromkeys((place.framework, place.regime) for place in servers):
         of: dict[Finding, list[int]] = {}
         for place in servers:

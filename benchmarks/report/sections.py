@@ -21,6 +21,7 @@ COLUMNS = (
     ("mean γ", "draft tokens per round"),
     ("accepted", "share of the draft tokens that became output"),
     ("wasted", "draft tokens that did not"),
+    ("siblings", "tokens verified beside the draft's, and the share of them that was right"),
     ("TTFT ms", "median time to the first token"),
     ("ITL 50/95 ms", "median and 95th percentile of the waits between tokens"),
     ("as plain", "outputs that are the same, token by token, as plain decoding's"),
@@ -159,7 +160,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         "–" if row.policy == PLAIN else f"{row.mean_gamma:.1f}",
         share,
         str(row.wasted),
-        number(row.ttft_ms),
+        f"{row.siblings} ({percent(row.sibling_hits / row.siblings)})" if row.siblings else "–",
+        "–" if row.ttft_ms is None else number(row.ttft_ms),
         waits(row),
         f"{row.identical}/{row.runs}",
     )

@@ -42,7 +42,9 @@ def named(framework: str) -> str:
 
 def where(place: Place) -> str:
     """A place as a heading."""
-    return f"{named(place.framework)}, {place.regime}, {at_once(place.concurrency)}"
+    batch = place.framework == "transformers" and place.concurrency > 1
+    load = f"a batch of {place.concurrency}" if batch else at_once(place.concurrency)
+    return f"{named(place.framework)}, {place.regime}, {load}"
 
 
 def number(value: float) -> str:
