@@ -104,6 +104,15 @@ def test_where_nothing_is_accepted_it_rests(size: int, per_level: bool) -> None:
 
 
 @MODES
+def test_a_batch_shows_soon_that_its_draft_is_too_dear(per_level: bool) -> None:
+    """Its first tokens hold, and still cost more than they bring: every request of a round is evidence of that."""
+    world = World(0.85, 50.0, linear(50.0, 50.0 / 7), size=8)
+    assert world.best_fixed() == world.plain
+    played = play(policy(Oracle(0.85), calibrated(world), per_level), world, 40)
+    assert 0 < sum(bool(this.levels) for this in played) <= 8
+
+
+@MODES
 @pytest.mark.parametrize(
     ("slower", "pays"),
     [({"draft": 8.0}, False), ({"verify": 1 / 8}, False), ({"draft": 1 / 4}, True), ({"verify": 4.0}, True)],

@@ -11,7 +11,7 @@ MEMORY = 0.99
 """Weight that a round keeps per later round."""
 
 TRUST = 16.0
-"""Weight of the starting value 1 of the option: only drafting on shows what that is worth."""
+"""Weight of the starting value 1 of the option, in first tokens that should hold: only drafting on shows its worth."""
 
 
 class Pace:
@@ -63,5 +63,5 @@ class Pace:
         self._reached.add(outcome.emitted, ms)
         if outcome.levels and survival:
             spared = ms - rest_ms - self.cost.first_ms(size)
-            self._option.add((outcome.emitted - size - rate * spared) / size, survival / size)
+            self._option.add(outcome.emitted - size - rate * spared, survival)
         self.exploration.learn(bool(outcome.levels), ms, outcome.emitted / ms * rest_ms / size)
