@@ -10,22 +10,36 @@ import pytest
 import torch
 from transformers_helpers import RandomPolicy
 
+from speckv.benchmarks.generation import end_tokens, until
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.prompts import load_prompts
-from speckv.controller.policies.fixed import FixedPolicy
 from speckv.integrations.models import load_pair
 from speckv.integrations.transformers import attach, attach_policy, detach, stats
 
 pytestmark = pytest.mark.smollm2
-TOKENS = 64
-LONG_TOKENS = 32
-"""Of the many generations of the long test."""
+TOKENS = 32
+AT_ONCE = 4
+WAYS = ("random trees", "token", "step", "random trees, batches")
 
 
-def decode(target: Any, inputs: Any, tokens: int = TOKENS, **more: Any) -> list[int]:
-    output = target.generate(**inputs, max_new_tokens=tokens, do_sample=False, **more)
-    return list(output[0, inputs["input_ids"].shape[1] :].tolist())
+def decode(target: Any, inputs: Any, **more: Any) -> list[list[int]]:
+    output = target.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, **more)
+    return [until(text, end_tokens(target)) for text in output[:, inputs["input_ids"].shape[1] :].tolist()]
+
+
+def attach_way(target: Any, draft: Any, way: str) -> None:
+    if way in ("token", "step"):
+        attach(target, draft, mode=way)
+    else:
+        attach_policy(target, draft, RandomPolicy(0, per_level=False, asks=False, siblings=0.6))
+
+
+def inputs_of(tokenizer: Any, way: str, count: int) -> list[Any]:
+    """Of ``count`` held-out prompts, one or AT_ONCE of them a call."""
+    texts = [prompt.text[:400] for prompt in load_prompts("heldout")[:count]]
+    size = AT_ONCE if "batches" in way else 1
+    return [chat_inputs(tokenizer, *texts[start : start + size]) for start in range(0, count, size)]
 
 
 @pytest.fixture(scope="module")
@@ -34,59 +48,53 @@ def loaded() -> tuple[Any, Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def references(loaded: tuple[Any, Any, Any]) -> list[tuple[Any, list[int]]]:
-    """Eight prompts, two of each task, with the target's own greedy output."""
+def references(loaded: tuple[Any, Any, Any]) -> list[list[int]]:
+    """Eight prompts, two of each task: the target's own greedy output."""
     target, _, tokenizer = loaded
-    inputs = [chat_inputs(tokenizer, prompt.text[:400]) for prompt in load_prompts("heldout")[:8]]
-    return [(one, decode(target, one)) for one in inputs]
+    return [text for one in inputs_of(tokenizer, "", 8) for text in decode(target, one)]
 
 
-@pytest.mark.parametrize("way", ["random γ", "token", "step"])
+@pytest.mark.parametrize("way", WAYS)
 def test_greedy_is_token_identical(loaded: Any, references: Any, way: str) -> None:
-    target, draft, _ = loaded
-    if way == "random γ":
-        attach_policy(target, draft, RandomPolicy(0, per_level=False, asks=False))
-    else:
-        attach(target, draft, mode=way)
+    target, draft, tokenizer = loaded
+    attach_way(target, draft, way)
     try:
-        found = [decode(target, inputs, assistant_model=draft) for inputs, _ in references]
+        each = [decode(target, inputs, assistant_model=draft) for inputs in inputs_of(tokenizer, way, 8)]
         counted = stats(target)
     finally:
         detach(target)
-    assert found == [expected for _, expected in references]
+    assert [text for texts in each for text in texts] == references
     assert counted.rounds > 50
-    if way == "random γ":
+    if "random" in way:
         assert set(counted.gammas) == set(range(9))
         assert 0.3 < counted.acceptance_rate < 0.95
+        assert counted.sibling_hits.total() > 10
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("pair_name", ["smollm2", "qwen2.5-coder"])
 def test_long_identity(pair_name: str) -> None:
-    """40 prompts × γ 0 … 8 and both modes on SmolLM2, 12 prompts and both modes on the Qwen pair; result stored."""
+    """40 prompts on SmolLM2, 12 on the Qwen pair: random trees, alone and in batches, and both modes; stored."""
     target, draft, tokenizer = load_pair(pair_name, "fp32", "fp32")
-    small = pair_name == "smollm2"
-    prompts = load_prompts("heldout")[: 40 if small else 12]
-    gammas = range(9) if small else ()
-    ways: dict[str, Any] = {f"fixed-{gamma}": gamma for gamma in gammas} | {"token": None, "step": None}
-    different: dict[str, int] = dict.fromkeys(ways, 0)
-    for prompt in prompts:
-        inputs = chat_inputs(tokenizer, prompt.text[:400])
-        expected = decode(target, inputs, LONG_TOKENS)
-        for way, gamma in ways.items():
-            if gamma is None:
-                attach(target, draft, mode=way)
-            else:
-                attach_policy(target, draft, FixedPolicy(gamma))
-            different[way] += decode(target, inputs, LONG_TOKENS, assistant_model=draft) != expected
-            detach(target)
+    count = 40 if pair_name == "smollm2" else 12
+    expected = [text for one in inputs_of(tokenizer, "", count) for text in decode(target, one)]
+    different, told = {}, {}
+    for way in WAYS:
+        attach_way(target, draft, way)
+        each = [decode(target, one, assistant_model=draft) for one in inputs_of(tokenizer, way, count)]
+        counted = stats(target)
+        told[way] = {"drafted": counted.drafted, "sibling_hits": counted.sibling_hits.total()}
+        detach(target)
+        found = [text for texts in each for text in texts]
+        different[way] = sum(one != other for one, other in zip(found, expected, strict=True))
     result = {
         "command": "make test-long",
         "pair": pair_name,
         "dtype": "float32",
-        "prompts": len(prompts),
-        "tokens": LONG_TOKENS,
+        "prompts": count,
+        "tokens": TOKENS,
         "outputs_that_differ_from_plain": different,
+        "counted": told,
         "versions": versions(),
         "machine": machine(),
         "threads": torch.get_num_threads(),
