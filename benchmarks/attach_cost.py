@@ -21,12 +21,15 @@ from speckv.integrations.models import load_pair
 from speckv.integrations.transformers import attach, detach
 from speckv.integrations.transformers import loop as loop_module
 
+DRAFTED = 4
+"""Levels of every round, whatever was decided: where drafting does not pay there would be no step to measure."""
+
 
 def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str, Any]:
     """Per round with drafts: milliseconds of signals, of decisions and of the whole step, and their share.
 
-    Signals are timed around the very calls the loop makes, reading them on the host included; on a CPU these run
-    where they are called, so the clock sees all of them.
+    Signals are timed around the very calls the loop makes; on a CPU these run where they are called, so the clock sees
+    all of them. Every decision is asked for, siblings included, and the round drafts DRAFTED levels all the same.
     """
     loop: Any = loop_module
     observing: Any = ThroughputPolicy
@@ -34,6 +37,7 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
     spent = {"signals": 0.0}
     rows: list[dict[str, float]] = []
     stock_pack, stock_observe = loop.pack, observing.observe
+    stock_begin, stock_deepen = observing.begin, observing.deepen
 
     def timed_pack(*arguments: Any) -> Any:
         started = perf_counter()
@@ -46,6 +50,14 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
         stock_observe(self, outcome)
         outcome.decide_ms += (perf_counter() - started) * 1e3
 
+    def begin(self: ThroughputPolicy, this: Round, room: int) -> int:
+        stock_begin(self, this, room)
+        return min(DRAFTED, room)
+
+    def deepen(self: ThroughputPolicy, this: Round) -> int:
+        stock_deepen(self, this)
+        return DRAFTED
+
     def listen(outcome: Round) -> None:
         signals_ms, spent["signals"] = spent["signals"] * 1e3, 0.0
         drafted = len(outcome.levels)
@@ -54,6 +66,7 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
             rows.append({"signals": signals_ms, "decisions": outcome.decide_ms, "step": step, "drafted": drafted})
 
     loop.pack, observing.observe = timed_pack, timed_observe
+    observing.begin, observing.deepen = begin, deepen
     try:
         attach(target, draft, listener=listen, same_tokenizer=True)
         for prompt in load_prompts("heldout")[:prompts]:
@@ -61,6 +74,7 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
             target.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=tokens)
     finally:
         loop.pack, observing.observe = stock_pack, stock_observe
+        observing.begin, observing.deepen = stock_begin, stock_deepen
         detach(target)
     shares = [(row["signals"] + row["decisions"]) / row["step"] for row in rows]
     return {
@@ -71,6 +85,7 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
         "mean_drafted": sum(row["drafted"] for row in rows) / len(rows),
         "share_median": median(shares),
         "share_of_total": sum(row["signals"] + row["decisions"] for row in rows) / sum(row["step"] for row in rows),
+        "signals_share": sum(row["signals"] for row in rows) / sum(row["step"] for row in rows),
     }
 
 

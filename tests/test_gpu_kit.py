@@ -27,7 +27,7 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert all(row["identical"] and row["accepted"] for row in greedy)
     assert all(row["sibling_hits"] for row in told["exactness"] if row["shape"] == "tree")
     assert all(row["p_value"] > 1e-3 for row in told["exactness"] if row["what"] == "sampling")
-    assert told["synchronisations"] == {"1": None, "8": None}  # what a CPU cannot tell
+    assert told["synchronisations"] == [{"batch": 1}, {"batch": 8}]  # what a CPU cannot tell
     assert len(told["target"]) == 12 and all(row["ms"] > 0 for row in told["draft"] + told["target"])
     assert {(row["policy"], row["batch"]) for row in told["replay"]} == {(p, b) for p in kit.REPLAYED for b in (1, 2)}
     assert {row["policy"] for row in told["end_to_end"] if row["batch"] == 1} == set(MODES)
@@ -39,18 +39,21 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     calls: list[str] = []
 
     def part(name: str) -> Any:
-        def run(*_: Any) -> list[str]:
+        def run(*_: Any) -> Any:
             calls.append(name)
+            yield name
             if calls == ["one", "two"]:
                 raise KeyboardInterrupt
-            return []
+            yield name
 
         return run
 
     monkeypatch.setattr(kit, "PARTS", {name: part(name) for name in ("one", "two")} | {"exactness": lambda *_: []})
     CliRunner().invoke(kit.app, arguments)
-    assert list(json.loads(stored.read_text()))[-1] == "one"
+    found = json.loads(stored.read_text())
+    assert (found["done"], found["one"], found["two"]) == (["one"], ["one", "one"], ["two"])
     assert CliRunner().invoke(kit.app, arguments).exit_code == 0 and calls == ["one", "two", "two"]
+    assert json.loads(stored.read_text())["two"] == ["two", "two"]
     stored.write_text(json.dumps(json.loads(stored.read_text()) | {"device": "another"}))
     done = CliRunner().invoke(kit.app, arguments)
     assert done.exit_code and "is not of this device" in str(done.exception) and calls == ["one", "two", "two"]

@@ -1,14 +1,14 @@
 """`python -m speckv.benchmarks.gpu`: everything that only a machine with a GPU can tell, in one command.
 
-It needs no network and no weights: models are made on the device. On a CPU small ones show that it runs. Every
-finished part is in the file before the next begins, and a run that was stopped goes on with the next.
+It needs no network and no weights: models are made on the device. On a CPU small ones show that it runs. Every row is
+in the file before the next is measured, and a run that was stopped goes on with the part that it was in.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ LARGE: Plan = {
     "tokens": (1, 2, 4, 8, 16, 32, 64),
     "contexts": (128, 1000, 4000),
     "sequences": SEQUENCES,
-    "pair": ("8b", (0.05, 0.15), (1, 8), 3, 48),
+    "pair": ("8b", (0.05, 0.15), (1, 8), 2, 32),
     "texts": None,
 }
 SMALL: Plan = {
@@ -74,15 +74,19 @@ def gpu(
     plan = LARGE if where.type == "cuda" else SMALL
     on = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
     begun: dict[str, Any] = {"command": " ".join(["python -m speckv.benchmarks.gpu", *sys.argv[1:]]), "device": on}
-    begun |= {"plan": plan, "versions": versions(), "machine": machine()}
+    begun |= {"plan": plan, "versions": versions(), "machine": machine(), "done": []}
     result = _gone_on_with(json.loads(json.dumps(begun)), json_file)
     with progress() as report:
         for number, (name, part) in enumerate(PARTS.items()):
             report(name.replace("_", " "), number, len(PARTS))
-            if name not in result:
-                result[name] = part(where, plan, result, trace)
-                if json_file is not None:
-                    write_whole(json_file, json.dumps(result, indent=1) + "\n")
+            if name in result["done"]:
+                continue
+            result[name] = []
+            for row in part(where, plan, result, trace):
+                result[name].append(row)
+                _store(result, json_file)
+            result["done"].append(name)
+            _store(result, json_file)
     show_and_store(result, json_file)
     wrong = [row for row in result["exactness"] if not row.get("identical", row.get("p_value", 0.0) > 1e-3)]
     if wrong:
@@ -94,6 +98,11 @@ def _device(named: str) -> torch.device:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise SpecKVError(f"--device {named}: torch finds no CUDA device here; see `speckv doctor`, or say cpu")
     return found
+
+
+def _store(result: Row, json_file: Path | None) -> None:
+    if json_file is not None:
+        write_whole(json_file, json.dumps(result, indent=1) + "\n")
 
 
 def _gone_on_with(begun: dict[str, Any], json_file: Path | None) -> dict[str, Any]:
@@ -110,43 +119,43 @@ def _gone_on_with(begun: dict[str, Any], json_file: Path | None) -> dict[str, An
     return dict(found)
 
 
-def _exactness(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
-    return list(check(where, plan["sequences"]))
+def _exactness(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
+    return check(where, plan["sequences"])
 
 
-def _synchronisations(where: torch.device, *_: Any) -> Row:
-    return {str(batch): synchronisations(where, batch) for batch in (1, 8)}
+def _synchronisations(where: torch.device, *_: Any) -> Iterator[Row]:
+    for batch in (1, 8):
+        yield {"batch": batch} | synchronisations(where, batch)
 
 
-def _draft(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+def _draft(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
     model = make(plan["draft"], where, torch.bfloat16)
-    return list(curve(model, plan["batches"], plan["draft_tokens"], plan["contexts"]))
+    return curve(model, plan["batches"], plan["draft_tokens"], plan["contexts"])
 
 
-def _target(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+def _target(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
     model = make(plan["target"], where, torch.bfloat16)
-    return list(curve(model, plan["batches"], plan["tokens"], plan["contexts"]))
+    return curve(model, plan["batches"], plan["tokens"], plan["contexts"])
 
 
-def _end_to_end(where: torch.device, plan: Plan, *_: Any) -> list[Row]:
+def _end_to_end(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
     size, further, *rest = plan["pair"]
-    return [row for much in further for row in timed(size, where, much, *rest)]
+    for much in further:
+        yield from timed(size, where, much, *rest)
 
 
-def _replay(_: torch.device, plan: Plan, result: Row, trace: Path) -> list[Row]:
+def _replay(_: torch.device, plan: Plan, result: Row, trace: Path) -> Iterator[Row]:
     found, facts = read_traces(trace)
     positions = Positions(found[: plan["texts"]], facts["tokens"])
-    rows = []
     context = plan["contexts"][len(plan["contexts"]) // 2]
     for batch in plan["batches"]:
         measured = regime("here", result["draft"], result["target"], batch, context)
         if measured is not None:
             judged = judge(play_cell(measured, positions, batch, "default"), positions.tasks, batch)
-            rows += [row for row in judged if row["task"] == "all" and row["policy"] in REPLAYED]
-    return rows
+            yield from (row for row in judged if row["task"] == "all" and row["policy"] in REPLAYED)
 
 
-PARTS: dict[str, Callable[..., Any]] = {
+PARTS: dict[str, Callable[..., Iterator[Row]]] = {
     "exactness": _exactness,
     "synchronisations": _synchronisations,
     "draft": _draft,

@@ -60,14 +60,14 @@ def check(device: torch.device, sequences: int = SEQUENCES) -> Iterator[dict[str
         yield {"what": "sampling", "shape": name, "sequences": sequences} | _sampled(target, draft, policy, sequences)
 
 
-def synchronisations(device: torch.device, batch: int) -> dict[str, Any] | None:
-    """How often the host waits for the device where every level is asked about; None on a CPU.
+def synchronisations(device: torch.device, batch: int) -> dict[str, Any]:
+    """How often the host waits for the device where every level is asked about; nothing on a CPU.
 
     ``per_level``: by torch's profiler, per level drafted for all of ``batch`` texts, without the one read that a verify
     takes. ``where``: lines of Python that waited, and how often, in ``rounds`` rounds.
     """
     if device.type != "cuda":
-        return None
+        return {}
     from torch.profiler import ProfilerActivity, profile
 
     class Asking(FixedPolicy):
