@@ -42,6 +42,8 @@ class _Notes:
     """(max_gamma + 1, choices): ρ times what a shape takes beyond a plain round, all of its levels drafted."""
     features: NDArray[np.float32]
     """(7, n): SURVIVAL_FEATURES but the last."""
+    signals: tuple[NDArray[np.float32], ...]
+    """The first three of these, (n,) each."""
     entropies: NDArray[np.float32]
     """(n,): their sum over the drafted levels."""
     asked: dict[int, float] = field(default_factory=dict)
@@ -96,7 +98,8 @@ class ThroughputPolicy(LearnedPolicy):
         features[5] = self.compression
         prices = rate * self._shapes(size, drafting, verify)
         entropies = np.zeros(size, dtype=np.float32)
-        notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, features, entropies)
+        of = tuple(features[:3])
+        notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, features, of, entropies)
         gains, tokens = self._gains(notes, self._alive(notes, 0, self._further[1:]), 0)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
         pays = depth > 0 or pace.option(notes.asked[1]) >= rate * drafting[1]
@@ -110,13 +113,13 @@ class ThroughputPolicy(LearnedPolicy):
             notes.broken = True
             # None that was drafted before is left out: what came of them was drawn.
             return max(min(self.fallback_gamma, notes.limit), drafted)
-        entropies, confidences = level.T[:2].astype(np.float32, copy=False)
-        features = notes.features
-        notes.entropies += entropies
-        features[0] = notes.entropies / drafted
-        features[1] += np.log(np.maximum(confidences, LEAST_CONFIDENCE))
-        features[2] = np.maximum(features[2], entropies)
-        features[6] = drafted
+        entropies, confidences = level.T[:2]
+        mean, surprise, most = notes.signals
+        np.add(notes.entropies, entropies, out=notes.entropies)
+        np.divide(notes.entropies, drafted, out=mean)
+        np.add(surprise, np.log(np.maximum(confidences, LEAST_CONFIDENCE)), out=surprise)
+        np.maximum(most, entropies, out=most)
+        notes.features[6] = drafted
         alive = self._alive(notes, drafted, self._further)
         gains, _ = self._gains(notes, alive, drafted)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
@@ -189,7 +192,7 @@ class ThroughputPolicy(LearnedPolicy):
                 notes.asked[drafted + more] = total
         if correction > 1.0 and size > 1:
             return [notes.alive, *np.add.reduce(np.minimum(answers * correction, 1.0), 0).tolist()]
-        return [notes.alive, *(min(size, total * correction) for total in totals)]
+        return [notes.alive, *[min(size, total * correction) for total in totals]]
 
     def _gains(self, notes: _Notes, alive: list[float], drafted: int) -> tuple[Floats, Floats]:
         """What verifying γ = first, first + 1 … levels with each planned number of siblings is worth, and its tokens.
