@@ -216,9 +216,9 @@ def one_by_one(renormalised: bool, by_residual: bool) -> Any:
 
     path: list[tuple[int, int]] = []
 
-    def ask(self: Acceptance, text: Any, tree: Any, drawn_from: Any, logits: Any) -> Any:
+    def ask(self: Acceptance, tree: Any, drawn_from: Any, logits: Any) -> Any:
         path.clear()
-        self.scores = self._scores(text, tree, logits[0].float().clone())
+        self.scores = self._scores(tree, logits.float().clone())
         p = self.scores.softmax(-1)
         row: int | None = 0
         while row is not None:

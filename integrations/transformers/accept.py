@@ -18,6 +18,7 @@ from transformers.generation import logits_process
 
 from speckv.integrations.transformers.device import draw, read, sent
 from speckv.integrations.transformers.draft import fit_vocabulary
+from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree
 
 STATEFUL = frozenset(
@@ -70,6 +71,24 @@ def of_text(processors: LogitsProcessorList, number: int, count: int) -> LogitsP
     return alone
 
 
+def hear(
+    each: Sequence[Acceptance], trees: Sequence[Tree], drawn_from: Sequence[Sequence[Tensor]], logits: Tensor
+) -> list[list[int]]:
+    """What the host has to know of a round before it calls each text's :meth:`Acceptance.tokens`, in one read for all.
+
+    ``trees`` follow the texts; ``drawn_from`` has the probabilities (1, V) that each token of a tree's spine was drawn
+    with, when sampling; ``logits`` (n, rows, V) are the target's, of what follows each row, and the shorter trees' are
+    filled up at the end.
+    """
+    if each[0].processors or each[0].sample:
+        whole = zip(each, trees, drawn_from, logits, strict=True)
+        return read([one.ask(tree, drawn, rows[: tree.rows]) for one, tree, drawn, rows in whole])
+    for one, rows in zip(each, logits, strict=True):
+        one.scores = rows
+    said: list[list[int]] = logits.argmax(-1).tolist()
+    return said
+
+
 class Acceptance:
     """The target's side of a round, for one text.
 
@@ -79,38 +98,36 @@ class Acceptance:
     on. To accept siblings s one after the other with r(s), r renormalised in between, would be the same draw from r.
     """
 
-    def __init__(self, processors: LogitsProcessorList, sample: bool) -> None:
+    def __init__(self, text: Text, processors: LogitsProcessorList, sample: bool) -> None:
+        self.text = text
         self.processors = processors
         self.sample = sample
         self.stateless = stateless(processors)
         self.at_once = len(self.stateless) == len(processors)
         self.of_scores_alone = all(type(one).__name__ in OF_SCORES_ALONE for one in self.stateless)
 
-    def ask(self, text: Tensor, tree: Tree, drawn_from: Sequence[Tensor], logits: Tensor) -> Tensor:
-        """What the host has to read, (k,), before it calls :meth:`tokens`; nothing where a processor keeps a state.
-
-        ``tree`` follows ``text`` (1, n); ``drawn_from`` has the probabilities (1, V) that each token of its spine was
-        drawn with, when sampling; ``logits`` (1, rows, V) are the target's, of what follows each row.
-        """
-        self.scores = logits[0]
+    def ask(self, tree: Tree, drawn_from: Sequence[Tensor], logits: Tensor) -> Tensor:
+        """What :func:`hear` reads, (k,), of a tree's ``logits`` (rows, V); nothing where a processor keeps state."""
+        self.scores = logits
         if not self.at_once:
-            return self.scores.new_empty(0, dtype=torch.long)
-        if self.processors or self.sample:  # a copy, since processors may write into what they are given
-            self.scores = self._scores(text, tree, self.scores.to(torch.float32, copy=True))
+            return logits.new_empty(0, dtype=torch.long)
+        # A copy, since processors may write into what they are given.
+        self.scores = self._scores(tree, logits.to(torch.float32, copy=True))
         return self._drawn(self.scores, tree, drawn_from) if self.sample else self.scores.argmax(-1)
 
     def tokens(
-        self, text: Tensor, tree: Tree, drawn_from: Sequence[Tensor], said: Sequence[int]
+        self, tree: Tree, drawn_from: Sequence[Tensor], said: Sequence[int]
     ) -> Iterator[tuple[int, int, Tensor]]:
         """The output tokens of a round, one by one: the row that each follows, the token, its processed scores (1, V).
 
-        ``said`` is what was read of what :meth:`ask` returned, all else as it was given there.
+        ``said`` is what :func:`hear` heard for this text, all else as it was given there.
         """
         if self.at_once:
             chosen = _drawn_walk(tree, said, tree.rows) if self.sample else _walk(tree, said)
             yield from ((row, token, self.scores[row : row + 1]) for row, token in chosen)
             return
         row: int | None = 0
+        text = self.text.ids
         while row is not None:
             ids = _followed(text, tree, row)
             scores = self.processors(ids, self.scores[row : row + 1].to(torch.float32, copy=True))
@@ -123,8 +140,9 @@ class Acceptance:
             yield row, token, scores
             row = tree.child(row, token)
 
-    def _scores(self, text: Tensor, tree: Tree, logits: Tensor) -> Tensor:
+    def _scores(self, tree: Tree, logits: Tensor) -> Tensor:
         """(rows, V): each row of ``logits`` as it is processed after the tokens that lead to it."""
+        text = self.text.ids
         if self.of_scores_alone:
             return processed(self.processors, text, logits)
         paths = (_followed(text, tree, row) for row in range(tree.rows))

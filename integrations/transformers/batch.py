@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
@@ -17,6 +16,7 @@ from speckv.integrations.transformers.columns import Columns
 from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.draft import DraftModel
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
+from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree
 
 
@@ -41,7 +41,7 @@ class TargetBatch(TargetModel):
     def room(self, lengths: Sequence[int]) -> int:
         return min(self.reach.room(length) for length in lengths) if self.prompt else 0
 
-    def verify(self, texts: Sequence[Tensor], trees: Sequence[Tree]) -> list[Tensor]:
+    def verify(self, texts: Sequence[Text], trees: Sequence[Tree]) -> Tensor:
         if not self.prompt:
             return self._prefill(texts)
         device, count = self.columns.held.device, max(tree.rows for tree in trees)
@@ -49,27 +49,26 @@ class TargetBatch(TargetModel):
         for number, tree in enumerate(trees):
             follows[number, : tree.rows, : tree.rows] = tree.sees()
         sees = sent(follows, device)
-        nodes = sent([tree.tokens + [0] * (count - tree.rows) for tree in trees], device)
-        ids = torch.cat((torch.cat([text[:, -1:] for text in texts]).to(device), nodes), dim=1)
-        lengths = sent([text.shape[1] for text in texts], device)
+        rows = [text.last(1) + tree.tokens + [0] * (count - tree.rows) for text, tree in zip(texts, trees, strict=True)]
+        lengths = sent([text.length for text in texts], device)
         self.places = places = (lengths - 1)[:, None] + sees.sum(2) - 1
         masks = self.columns.masks(sees, places, self.kinds, self.dtype)
         inputs = {name: value for name, value in self.keywords.items() if value is not None}
-        inputs |= {"input_ids": ids, "attention_mask": masks}
+        inputs |= {"input_ids": sent(rows, device), "attention_mask": masks}
         inputs["position_ids"] = places + self.shift[:, None]
         if "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = count
-        logits = self._forward(inputs).logits[:, -count:]
-        return [row[None, : tree.rows] for row, tree in zip(logits, trees, strict=True)]
+        logits: Tensor = self._forward(inputs).logits[:, -count:]
+        return logits
 
-    def _prefill(self, texts: Sequence[Tensor]) -> list[Tensor]:
-        ids = torch.cat(list(texts))
+    def _prefill(self, texts: Sequence[Text]) -> Tensor:
+        ids = torch.cat([text.ids for text in texts])
         self.prompt = ids.shape[1]
         mask, positions = self.keywords.get("attention_mask"), self.keywords.get("position_ids")
         inputs = self.model.prepare_inputs_for_generation(
             ids, next_sequence_length=None, is_first_iteration=True, **self.keywords
         )
-        logits = self._forward(inputs).logits[:, -1:]
+        logits: Tensor = self._forward(inputs).logits[:, -1:]
         self._check_length(self.cache, self.prompt)
         held = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         places = torch.arange(self.prompt, device=ids.device).expand_as(ids)
@@ -78,7 +77,7 @@ class TargetBatch(TargetModel):
         # A text's positions go on from its prompt's last, as in generate().
         last = held.long().cumsum(-1)[:, -1] - 1 if positions is None else positions[:, -1]
         self.shift = last - (self.prompt - 1)
-        return list(logits.split(1))
+        return logits
 
     def keep(self, trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> None:
         if self.places is None:  # the prompts, of which all is kept
@@ -116,11 +115,11 @@ class DraftBatch(DraftModel):
     def stale(self, lengths: Sequence[int]) -> list[int]:
         return [max(0, length - 1 - held) for length, held in zip(lengths, self.held, strict=True)]
 
-    def feed(self, texts: Sequence[Tensor]) -> Tensor:
-        lengths = [text.shape[1] for text in texts]
+    def feed(self, texts: Sequence[Text]) -> Tensor:
+        lengths = [text.length for text in texts]
         self.keep([length - 1 for length in lengths])
         most = max(length - held for length, held in zip(lengths, self.held, strict=True))
-        fed = torch.cat([pad(text, (max(0, most - text.shape[1]), 0))[:, -most:] for text in texts]).to(self.device)
+        fed = sent([[0] * (most - text.length) + text.last(most) for text in texts], self.device)
         ends, held = (sent(counts, self.device)[:, None] for counts in (lengths, self.held))
         places = ends - most + torch.arange(most, device=self.device)
         prompt = self.known.shape[1]

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.transformers.cache import cache_name, new_cache, parameters, rolls_back
 from speckv.integrations.transformers.reach import positions, restart
+from speckv.integrations.transformers.text import Text
 
 SAMPLE = 8
 """Tokens, spread over the vocabulary, that :func:`examine` feeds. One alone may have a row of zeros as embedding."""
@@ -149,14 +150,14 @@ class DraftModel:
         kept = 0 if self.cached <= self.facts.restart < length else self.cached
         return [max(0, length - 1 - kept)]
 
-    def feed(self, texts: Sequence[Tensor]) -> Tensor:
-        """Logits (n, V) of what follows ``texts`` (1, …), of which the cache is fed what it does not hold."""
+    def feed(self, texts: Sequence[Text]) -> Tensor:
+        """Logits (n, V) of what follows ``texts``, of which the cache is fed what it does not hold."""
         (text,) = texts
-        length = text.shape[1]
+        length = text.length
         if not self.kept or self.cached <= self.facts.restart < length:
             self.kept, self.cached = new_cache(self.model), 0
         self.keep([length - 1])
-        return self._forward(text[:, self.cached :].to(self.device), length)
+        return self._forward(text.ids[:, self.cached :].to(self.device), length)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits (n, V) of what follows ``tokens`` (n, 1), drafted last."""

@@ -13,8 +13,8 @@ from transformers import LogitsProcessorList
 
 from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
 from speckv.integrations.signals import CANDIDATES, LEVEL, pack
-from speckv.integrations.transformers.accept import Acceptance, of_text, processed
-from speckv.integrations.transformers.device import draw, read
+from speckv.integrations.transformers.accept import Acceptance, hear, of_text, processed
+from speckv.integrations.transformers.device import draw
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 from speckv.integrations.transformers.target import TargetModel
 from speckv.integrations.transformers.text import Text
@@ -39,7 +39,7 @@ def speculate(
     """
     drafter = Drafter(draft, policy, sample, texts[0].eos)
     count, prompt, first = len(texts), texts[0].length, True
-    live = [_Live(text, Acceptance(of_text(processors, row, count), sample)) for row, text in enumerate(texts)]
+    live = [_Live(text, Acceptance(text, of_text(processors, row, count), sample)) for row, text in enumerate(texts)]
     while live:
         started = perf_counter()
         lengths = [one.text.length for one in live]
@@ -52,10 +52,10 @@ def speculate(
         this.resting = most <= 0
         this.decide_ms = (perf_counter() - started) * 1e3
 
-        ids = [one.text.ids for one in live]
+        going_on = [one.text for one in live]
         drafts = [Drafted() for _ in live]
         if not this.resting:
-            drafts = drafter.draft(ids, [one.accept.stateless for one in live], most, this)
+            drafts = drafter.draft(going_on, [one.accept.stateless for one in live], most, this)
         if this.gamma:
             started = perf_counter()
             chosen = policy.choose(this)
@@ -69,12 +69,9 @@ def speculate(
             for number, drafted in enumerate(drafts)
         ]
         callers, kept = 0.0, []
-        logits = [rows.to(text.device) for rows, text in zip(target.verify(ids, trees), ids, strict=True)]
-        asked = [
-            one.accept.ask(text, tree, drafted.drawn_from, rows)
-            for one, text, tree, drafted, rows in zip(live, ids, trees, drafts, logits, strict=True)
-        ]
-        for one, tree, drafted, its, said in zip(live, trees, drafts, logits, read(asked), strict=True):
+        logits = target.verify(going_on, trees).to(texts[0].device)
+        heard = hear([one.accept for one in live], trees, [drafted.drawn_from for drafted in drafts], logits)
+        for one, tree, drafted, its, said in zip(live, trees, drafts, logits, heard, strict=True):
             rows, accepted, rank, waited = one.take(tree, drafted, its, said)
             this.accepted.append(accepted)
             this.ranks.append(rank)
@@ -114,13 +111,12 @@ class _Live:
         """Add a round's tokens: the rows that they follow, how many of the spine were accepted, the rank of what came
         in place of its next, and the seconds that the caller's own code took.
 
-        A streamer may wait for its reader, which says nothing about a verify. ``said`` is what :meth:`Acceptance.ask`
-        asked for.
+        A streamer may wait for its reader, which says nothing about a verify. ``said`` is what :func:`hear` heard.
         """
         rows: list[int] = []
         accepted = rank = 0
         callers = 0.0
-        for row, token, scores in self.accept.tokens(self.text.ids, tree, drafted.drawn_from, said):
+        for row, token, scores in self.accept.tokens(tree, drafted.drawn_from, said):
             rows.append(row)
             if row < tree.spine:
                 if token == tree.tokens[row]:
@@ -128,7 +124,7 @@ class _Live:
                 else:
                     rank = drafted.rank(row, token)
             handed = perf_counter()
-            ended = self.text.add(token, scores, logits[:, row])
+            ended = self.text.add(token, scores, logits[row : row + 1])
             callers += perf_counter() - handed
             if ended:
                 break
@@ -168,9 +164,9 @@ class Drafter:
 
     @torch.inference_mode()
     def draft(
-        self, texts: Sequence[Tensor], processors: Sequence[LogitsProcessorList], most: int, this: Round
+        self, texts: Sequence[Text], processors: Sequence[LogitsProcessorList], most: int, this: Round
     ) -> list[Drafted]:
-        """Up to ``most`` tokens after each of ``texts`` (1, …); fills in what ``this`` round says of drafting.
+        """Up to ``most`` tokens after each of ``texts``; fills in what ``this`` round says of drafting.
 
         ``processors`` are those of each text that keep no state.
         Signals and tokens are read by the host together: as they come where the policy is asked about them, else all
@@ -180,9 +176,9 @@ class Drafter:
         asked_ms = 0.0
         stale = [request.stale for request in this.requests]
         this.caught_up = sum(stale)
-        this.draft_prefill = any(one == text.shape[1] - 1 for one, text in zip(stale, texts, strict=True))
+        this.draft_prefill = any(one == text.length - 1 for one, text in zip(stale, texts, strict=True))
         processes = any(processors)
-        prefixes = [text.to(self.model.device) for text in texts]
+        prefixes = [text.ids.to(self.model.device) for text in texts] if processes else []
         drafts = [Drafted() for _ in texts]
         unread: list[Tensor] = []
         asks, per_level = self.policy.asks, self.policy.per_level

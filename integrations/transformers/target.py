@@ -14,6 +14,7 @@ from speckv.integrations.transformers.branches import can_branch, gather, tree_i
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
 from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.reach import Reach
+from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree
 
 KEPT_BY_MODEL = "_update_model_kwargs_for_generation"
@@ -71,12 +72,13 @@ class TargetModel:
         """Whether the next verify may be of a tree with branches; of a chain it may be always."""
         return self.fed_as_text and self.rolls_back and "token_type_ids" not in self.keywords and can_branch(self.model)
 
-    def verify(self, texts: Sequence[Tensor], trees: Sequence[Tree]) -> list[Tensor]:
-        """Of each text (1, …) the logits (1, rows, V) of what follows each row of its tree.
+    def verify(self, texts: Sequence[Text], trees: Sequence[Tree]) -> Tensor:
+        """(n, rows, V): of each of ``texts`` the logits of what follows each row of its tree.
 
         The first call feeds all of the prompt that a cache handed in does not hold.
         """
-        (text,), (tree,) = texts, trees
+        (one,), (tree,) = texts, trees
+        text = one.ids
         length, first = text.shape[1], not self.prompt
         if first:
             self.prompt = length
@@ -93,7 +95,7 @@ class TargetModel:
             self.rolls_back = self._record()
             self.fed_as_text = self._is_fed_as_text(text.device)
         logits: Tensor = outputs.logits
-        return [logits[:, -tree.rows :]]
+        return logits[:, -tree.rows :]
 
     def keep(self, trees: Sequence[Tree], kept: Sequence[Sequence[int]]) -> None:
         """Of the ``trees`` just verified keep the rows ``kept`` of each, a path from row 0, and forget the rest.

@@ -27,13 +27,15 @@ class Text:
     """Token ids, streamer, stopping criteria, scores: everything that plain decoding does with a new token.
 
     ``ids`` (1, n) is the prompt, on the caller's device. Length and EOS are looked at here; other criteria are asked
-    once a token, in order, as plain decoding asks them.
+    once a token, in order, as plain decoding asks them. New tokens are kept on the host, and joined to ``ids`` where
+    somebody asks for these.
     """
 
     def __init__(
         self, ids: Tensor, criteria: StoppingCriteriaList, config: GenerationConfig, streamer: Any = None
     ) -> None:
-        self._ids, self._unjoined = ids, list[int]()
+        self._ids, self._new, self._joined = ids, list[int](), 0
+        self._given: list[int] | None = None
         self.length = ids.shape[1]
         self.streamer = streamer
         self._prompt: Tensor | None = ids  # for the streamer, once it is certain that this text is ours
@@ -53,15 +55,28 @@ class Text:
     @property
     def ids(self) -> Tensor:
         """(1, n): the prompt and all tokens so far."""
-        if self._unjoined:
-            new = sent([self._unjoined], self._ids.device, self._ids.dtype)
+        if self._joined < len(self._new):
+            new = sent([self._new[self._joined :]], self._ids.device, self._ids.dtype)
             self._ids = torch.cat((self._ids, new), dim=1)
-            self._unjoined = []
+            self._joined = len(self._new)
         return self._ids
+
+    @property
+    def device(self) -> torch.device:
+        """The caller's."""
+        return self._ids.device
+
+    def last(self, count: int) -> list[int]:
+        """The last ``count`` of ``ids``, or all of them; only where the prompt is among these does the host wait."""
+        if count <= len(self._new):
+            return self._new[-count:]
+        if self._given is None:
+            self._given = self._ids[0, : self.length - len(self._new)].tolist()
+        return (self._given + self._new)[-count:]
 
     def add(self, token: int, scores: Tensor, logits: Tensor) -> bool:
         """Append ``token``, chosen by ``scores`` (1, V), made of ``logits`` (1, V); True when it is the last."""
-        self._unjoined.append(token)
+        self._new.append(token)
         self.length += 1
         if self._scores is not None:
             self._scores.append(scores.float())
