@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speckv.benchmarks.bench.rows import summary
+from speckv.benchmarks.gpu.figures import section as gpu_section
 from speckv.benchmarks.replay.figures import table
 from speckv.benchmarks.report.verdict import RESTS
 from speckv.benchmarks.tables import fill_sections
@@ -16,13 +17,15 @@ ROOT = Path.cwd()
 
 
 def results_section(results: Path) -> str:
-    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths`` and ``replay.json``."""
+    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths``, ``replay`` and ``gpu.json``."""
     parts = [_table(_read(path)) for path in sorted(results.glob("demo-*.json"))]
     parts += [_end_to_end(_read(path)) for path in sorted(results.glob("end-to-end-*.json"))]
     if (path := results / "widths.json").exists():
         parts.append(_widths(_read(path)))
     if (path := results / "replay.json").exists():
         parts.append(_replay(_read(path)))
+    if (path := results / "gpu.json").exists():
+        parts.append(gpu_section(_read(path)))
     return "\n\n".join(parts)
 
 

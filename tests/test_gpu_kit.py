@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from speckv.benchmarks.gpu import __main__ as kit
 from speckv.benchmarks.gpu.costs import regime
 from speckv.benchmarks.gpu.exactness import check
+from speckv.benchmarks.gpu.figures import section
 from speckv.benchmarks.gpu.pairs import MODES
 from speckv.integrations.transformers import target as target_module
 
@@ -32,6 +33,8 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert {(row["policy"], row["batch"]) for row in told["replay"]} == {(p, b) for p in kit.REPLAYED for b in (1, 2)}
     assert {row["policy"] for row in told["end_to_end"] if row["batch"] == 1} == set(MODES)
     assert all(row["tokens_per_s"] > 0 for row in told["end_to_end"])
+    text = section(told)
+    assert "in 6 of 6 ways" in text and text.count("| speckv |") == 4 and "| target | 2 |" in text
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

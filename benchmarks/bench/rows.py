@@ -124,7 +124,7 @@ def summary(found: Sequence[Row]) -> Table:
         cells += [f"{row['vs_plain']:.2f}", f"{row['vs_best_fixed']:.2f}", f"{low:.2f}–{high:.2f}"]
         cells += ["–" if row["vs_hf_default"] is None else f"{row['vs_hf_default']:.2f}", f"{row['tau']:.2f}"]
         cells += ["–" if row["policy"] == PLAIN else f"{row['mean_gamma']:.1f}", str(row["wasted"])]
-        cells += [f"{row['sibling_hits']}/{row['siblings']}" if row["siblings"] else "–"]
+        cells += [f"{row['sibling_hits']}/{row['siblings']}" if row.get("siblings") else "–"]
         cells += ["–" if row["ttft_ms"] is None else f"{row['ttft_ms']:.0f}"]
         waits = "–" if row["itl_p50_ms"] is None else f"{row['itl_p50_ms']:.0f}/{row['itl_p95_ms']:.0f}"
         made.rows.append([*cells, waits, f"{row['identical']}/{row['runs']}"])

@@ -27,6 +27,9 @@ SEQUENCES, SHORT, JUDGED = 4096, 4, 2
 """Sampled, of so many tokens each, a fourth of them at once; and which of the tokens is judged: the first is the
 prompt's, so the second is the first that can have been drafted."""
 
+LEAST_P = 1e-3
+"""Of an exact way of sampling the p-value is so small once in a thousand runs."""
+
 RARE = 5.0
 """Expected counts below this are put together."""
 

@@ -120,17 +120,23 @@ class DraftBatch(DraftModel):
         self.keep([length - 1 for length in lengths])
         most = max(length - held for length, held in zip(lengths, self.held, strict=True))
         fed = sent([[0] * (most - text.length) + text.last(most) for text in texts], self.device)
-        ends, held = (sent(counts, self.device)[:, None] for counts in (lengths, self.held))
-        places = ends - most + torch.arange(most, device=self.device)
-        prompt = self.known.shape[1]
-        known = self.known.gather(1, places.clamp(0, prompt - 1)) | (places >= prompt)
+        at = np.array(lengths)[:, None] - most + np.arange(most)
+        places, new = sent(at, self.device), sent(at >= np.array(self.held)[:, None], self.device)
+        positions, prompt = places - self.unknown, self.known.shape[1]
+        if at.min() < prompt:
+            inside = places.clamp(0, prompt - 1)
+            new &= self.known.gather(1, inside) | (places >= prompt)
+            positions = torch.where(places < prompt, self.positions.gather(1, inside), positions)
         self.held = lengths
-        return self._columns(fed, places, (places >= held) & known)
+        causal = torch.ones(most, most, dtype=torch.bool, device=self.device).tril()
+        sees = (causal & new[:, None]) | torch.eye(most, dtype=torch.bool, device=self.device)
+        return self._columns(fed, places, positions, new, sees)
 
     def step(self, tokens: Tensor) -> Tensor:
         places = sent(self.held, self.device)[:, None]
         self.held = [held + 1 for held in self.held]
-        return self._columns(tokens, places, torch.ones_like(places, dtype=torch.bool))
+        new = torch.ones_like(places, dtype=torch.bool)
+        return self._columns(tokens, places, places - self.unknown, new, new[:, None])
 
     def keep(self, lengths: Sequence[int]) -> None:
         self.held = [min(held, length) for held, length in zip(self.held, lengths, strict=True)]
@@ -146,17 +152,8 @@ class DraftBatch(DraftModel):
         self.known, self.positions, self.unknown = self.known[chosen], self.positions[chosen], self.unknown[chosen]
         self.held = [self.held[text] for text in texts]
 
-    def _columns(self, fed: Tensor, places: Tensor, held: Tensor) -> Tensor:
-        count, prompt = fed.shape[1], self.known.shape[1]
-        causal = torch.ones(count, count, dtype=torch.bool, device=self.device).tril()
-        sees = (causal & held[:, None]) | torch.eye(count, dtype=torch.bool, device=self.device)
-        placed: dict[str, Any] = {
-            "attention_mask": self.columns.masks(sees, places, self.kinds, self.dtype),
-            "position_ids": torch.where(
-                places < prompt,
-                self.positions.gather(1, places.clamp(0, prompt - 1)),
-                places - self.unknown,
-            ),
-        }
-        self.columns.append(held, places)
-        return self._logits(fed, placed)
+    def _columns(self, fed: Tensor, places: Tensor, positions: Tensor, new: Tensor, sees: Tensor) -> Tensor:
+        """Logits of what follows ``fed`` (n, m), of which those that are ``new`` see which they ``sees`` (n, m, m)."""
+        masks = self.columns.masks(sees, places, self.kinds, self.dtype)
+        self.columns.append(new, places)
+        return self._logits(fed, {"attention_mask": masks, "position_ids": positions})

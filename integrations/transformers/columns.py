@@ -42,13 +42,13 @@ class Columns:
         for each kind, or the only one.
         """
         allowed = torch.cat((self.held[:, None].expand(-1, sees.shape[1], -1), sees), dim=2)
-        distances = places[:, :, None] - torch.cat((self.places, places), dim=1)[:, None]
-        return by_kind(
-            {
-                kind: additive(allowed if window is None else allowed & (distances < window), dtype)[:, None]
-                for kind, window in kinds.items()
-            }
-        )
+        masks = {}
+        for kind, window in kinds.items():
+            near = allowed
+            if window is not None:
+                near = allowed & (places[:, :, None] - torch.cat((self.places, places), dim=1)[:, None] < window)
+            masks[kind] = additive(near, dtype)[:, None]
+        return by_kind(masks)
 
     def append(self, held: Tensor, places: Tensor) -> None:
         """A forward has added columns, ``held`` (n, m) or not."""
