@@ -25,6 +25,8 @@ class Stats:
     """By depth, from 1: tokens that were verified beside the spine's."""
     sibling_hits: Counter[int] = field(default_factory=Counter)
     """By depth: those of them that were right."""
+    trees: bool | None = None
+    """Whether the target can verify siblings, where that was tried."""
 
     def add(self, this: Round) -> None:
         """Count a finished round; one of n requests counts n times, so that ratios are those of a request."""
@@ -90,6 +92,7 @@ class Stats:
             "gammas": _by_number(self.gammas),
             "siblings": _by_number(self.siblings),
             "sibling_hits": _by_number(self.sibling_hits),
+            "trees": self.trees,
         }
 
 

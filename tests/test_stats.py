@@ -44,6 +44,7 @@ def test_totals_by_hand() -> None:
         "gammas": {"0": 1, "4": 2, "10": 1},
         "siblings": {},
         "sibling_hits": {},
+        "trees": None,
     }
     assert list(stats.as_dict()["gammas"]) == ["0", "4", "10"]  # by number, not by letter
     assert json.loads(json.dumps(stats.as_dict())) == stats.as_dict()

@@ -14,7 +14,7 @@ from transformers_helpers import TINY, RandomPolicy, greedy, prompt, tiny_pair
 
 from speckv.controller.policy import Round
 from speckv.integrations.models.loading import perturbed
-from speckv.integrations.transformers import attach_policy
+from speckv.integrations.transformers import attach, attach_policy, stats
 from speckv.integrations.transformers import target as target_module
 from speckv.integrations.transformers.branches import can_branch
 from speckv.integrations.transformers.cache import new_cache
@@ -155,7 +155,10 @@ def test_the_drafts_cache_is_of_the_text(monkeypatch: pytest.MonkeyPatch, kind: 
     ],
 )
 def test_which_models_verify_trees(kind: str, branches: bool) -> None:
-    assert can_branch(build(kind)) == branches
+    target = build(kind)
+    attach(target, perturbed(target, 0.1), same_tokenizer=True)
+    assert stats(target).trees is branches
+    assert can_branch(target) == branches
 
 
 def test_attention_that_takes_no_mask_gets_chains(monkeypatch: pytest.MonkeyPatch) -> None:

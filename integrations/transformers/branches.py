@@ -41,6 +41,11 @@ def can_branch(model: PreTrainedModel) -> bool:
     return bool(kinds_of_attention(model))
 
 
+def known_to_branch(model: PreTrainedModel) -> bool | None:
+    """What :func:`can_branch` has found; None where nobody has asked yet."""
+    return bool(_tried[model]) if model in _tried else None
+
+
 def kinds_of_attention(model: PreTrainedModel) -> dict[str, int | None]:
     """The kinds of attention that its layers have, with their windows; none where it cannot branch."""
     if model not in _tried:

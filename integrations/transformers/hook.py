@@ -21,6 +21,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers.batch import DraftBatch, TargetBatch
+from speckv.integrations.transformers.branches import known_to_branch
 from speckv.integrations.transformers.call import Call, LeaveAlone, check_prepared, check_processes
 from speckv.integrations.transformers.compatibility import check_transformers
 from speckv.integrations.transformers.draft import DraftModel, examine
@@ -134,6 +135,7 @@ def stats(target: PreTrainedModel, reset: bool = False) -> Stats:
     """What was counted on ``target`` since attach() or the last reset."""
     found = attachment(target)
     counted = found.stats
+    counted.trees = known_to_branch(unwrapped(target))
     if reset:
         found.stats = Stats()
     return counted
