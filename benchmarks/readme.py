@@ -40,7 +40,8 @@ def claim_section(results: Path) -> str:
         more = f"; against transformers' own default {mean['vs_hf_default']:.2f}" if "vs_hf_default" in mean else ""
         said.append(
             f"- **{ours[0]['framework']}**, wall clock, {result['settings']['prompts']} held-out prompts × "
-            f"{result['settings']['tokens']} tokens on {result['machine']['cores']} CPU cores: {places} times plain "
+            f"{result['settings']['tokens']} tokens on {result['machine']['cores']} CPU cores "
+            f"({result['machine']['formats'].split()[-1]}): {places} times plain "
             f"decoding; geometric mean against the best of plain and fixed γ 2, 4, 8 in hindsight "
             f"{mean['vs_best_fixed']:.2f}{more}."
         )

@@ -33,6 +33,7 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert {(row["policy"], row["batch"]) for row in told["replay"]} == {(p, b) for p in kit.REPLAYED for b in (1, 2)}
     assert {row["policy"] for row in told["end_to_end"] if row["batch"] == 1} == set(MODES)
     assert all(row["tokens_per_s"] > 0 for row in told["end_to_end"])
+    assert [row["mask"] for row in told["masks"]] == ["own", "tree", "boolean"]
     text = section(told)
     assert "in 6 of 6 ways" in text and text.count("| speckv |") == 4 and "| target | 2 |" in text
 

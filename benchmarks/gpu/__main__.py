@@ -17,7 +17,7 @@ import typer
 
 from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.command import show_and_store
-from speckv.benchmarks.gpu.costs import TRACE, curve, regime
+from speckv.benchmarks.gpu.costs import TRACE, by_mask, curve, regime
 from speckv.benchmarks.gpu.exactness import LEAST_P, SEQUENCES, check, synchronisations
 from speckv.benchmarks.gpu.models import make
 from speckv.benchmarks.gpu.pairs import timed
@@ -138,6 +138,10 @@ def _target(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
     return curve(model, plan["batches"], plan["tokens"], plan["contexts"])
 
 
+def _masks(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
+    return by_mask(make(plan["target"], where, torch.bfloat16), plan["contexts"][0])
+
+
 def _end_to_end(where: torch.device, plan: Plan, *_: Any) -> Iterator[Row]:
     size, further, *rest = plan["pair"]
     for much in further:
@@ -160,6 +164,7 @@ PARTS: dict[str, Callable[..., Iterator[Row]]] = {
     "synchronisations": _synchronisations,
     "draft": _draft,
     "target": _target,
+    "masks": _masks,
     "end_to_end": _end_to_end,
     "replay": _replay,
 }

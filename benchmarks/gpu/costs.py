@@ -11,9 +11,12 @@ import torch
 from transformers import DynamicCache, LlamaForCausalLM
 
 from speckv.benchmarks.replay.regimes import Measured, Regime
+from speckv.integrations.transformers.branches import tree_inputs
 from speckv.integrations.transformers.cache import as_keyword
+from speckv.integrations.transformers.tree import Tree
 
 REPEATS, WARM_UP = 15, 3
+MASKED = 8
 TRACE = "heldout-bf16"
 
 
@@ -45,6 +48,34 @@ def _forward_ms(model: LlamaForCausalLM, batch: int, tokens: int, context: int) 
     def forward() -> None:
         model(input_ids=ids, position_ids=positions, use_cache=True, **kept)
         cache.crop(-tokens)
+
+    return _timed(forward, model.device)
+
+
+def by_mask(model: LlamaForCausalLM, context: int) -> Iterator[dict[str, Any]]:
+    """Rows with ``ms`` of a forward of MASKED tokens by the ``mask`` it is given, at a length that grows as a text's.
+
+    ``own``: the model makes it; ``tree``: ours, as a tree takes it; ``boolean``: the same, not additive. Kernels that
+    are chosen anew for every length cost time here, and none in :func:`curve`.
+    """
+    for mask in ("own", "tree", "boolean"):
+        yield {"mask": mask, "tokens": MASKED, "context": context, "ms": _masked_ms(model, context, mask)}
+
+
+@torch.inference_mode()
+def _masked_ms(model: LlamaForCausalLM, context: int, mask: str) -> float:
+    cache = _filled(model, 1, context)
+    kept, tree = as_keyword(model, cache), Tree.chain([1] * (MASKED - 1))
+
+    def forward() -> None:
+        length = cache.get_seq_length()
+        text = torch.ones(1, length + 1, dtype=torch.long, device=model.device)
+        inputs = tree_inputs(model, cache, text, tree, None, None)
+        if mask == "own":
+            del inputs["attention_mask"]
+        elif mask == "boolean":
+            inputs["attention_mask"] = inputs["attention_mask"] == 0
+        model(**inputs, use_cache=True, **kept)
 
     return _timed(forward, model.device)
 
