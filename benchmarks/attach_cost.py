@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -100,7 +101,10 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     result = measure(arguments.pair, arguments.compression, arguments.prompts, arguments.tokens)
-    result |= {"command": "python -m speckv.benchmarks.attach_cost", "threads": torch.get_num_threads()}
+    result |= {
+        "command": " ".join(["python -m speckv.benchmarks.attach_cost", *sys.argv[1:]]),
+        "threads": torch.get_num_threads(),
+    }
     result |= {"versions": versions(), "machine": machine()}
     show_and_store(result, arguments.json)
 
