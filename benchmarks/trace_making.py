@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from speckv.benchmarks.generation import end_tokens
+from speckv.benchmarks.generation import end_tokens, until
 from speckv.benchmarks.half_precision import EMULATED, arithmetic, emulate
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs, shown
@@ -104,11 +104,7 @@ def greedy(target: PreTrainedModel, prompts: Sequence[Sequence[int]], tokens: in
         output = target.generate(  # type: ignore[operator]
             input_ids=padded, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=pad
         )
-    said = []
-    for row in output[:, width:].tolist():
-        end = next((number + 1 for number, token in enumerate(row) if token in ends), len(row))
-        said.append(row[:end])
-    return said
+    return [until(row, ends) for row in output[:, width:].tolist()]
 
 
 @torch.inference_mode()

@@ -16,7 +16,8 @@ from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.report.reading import read
 
 SGLANG = Path(__file__).parent.parent / ".venv-sglang" / "bin" / "python"
-PROMPTS = tuple(Prompt(str(i), "code", text) for i, text in enumerate(("to be", "or not to be", "that is", "the")))
+TEXTS = ("to be", "or not to be", "that is", "the")
+PROMPTS = tuple(Prompt(name, "code", text) for name, text in zip(("+0", "1", "2", "3"), TEXTS, strict=True))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_batches_in_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all(row["identical"] == row["runs"] == 1 and row["ttft_ms"] is None for row in of.values())
     assert of["plain"]["tau"] == 1.0 and of["fixed-2"]["tau"] > 1.0
     (said,) = [entry for entry in result["entries"] if (entry["policy"], entry["concurrency"]) == ("fixed-2", 3)]
-    assert said["prompt_id"] == "0+1+2" and len(said["output"]) == 3
+    assert said["prompt_id"] == "+0+1+2" and len(said["output"]) == 3
     assert said["tokens"] == sum(map(len, said["output"])) == said["rounds"] + said["accepted"]
 
 

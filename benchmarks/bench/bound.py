@@ -66,7 +66,7 @@ def bounds(
         if regime not in traces or not traces[regime].exists():
             continue
         recorded, _ = read_traces(traces[regime])
-        entries = [e for e in result["entries"] if (e["framework"], e["regime"]) == ("transformers", regime)]
+        entries = [entry for entry in result["entries"] if _is(entry, regime)]
         prompts = {entry["prompt_id"] for entry in entries}
         chosen = [shortened(trace, tokens) for trace in recorded if trace.prompt_id in prompts]
         if not chosen:
@@ -76,7 +76,7 @@ def bounds(
         positions = Positions(chosen, tokens)
         order = range(len(chosen))
         predicted = {policy: play(_policy(policy, cost, loaded), positions, cost, order).rate for policy in policies}
-        of = {row["policy"]: row for row in result["rows"] if _is(row, regime)}
+        of = {row["policy"]: row for row in result["rows"] if _is(row, regime) and row["task"] == "all"}
         row: Row = {"framework": "transformers", "regime": regime, "prompts": len(chosen)}
         bound = clairvoyant(positions, cost, order, siblings=False)
         row["clairvoyant_vs_plain"] = bound.rate / predicted["plain"]
@@ -113,5 +113,6 @@ def _regime(name: str, costs: Mapping[str, Any]) -> Regime:
     return Regime(name, REGIMES[name][0], "", Measured({1: costs["draft_ms"]}), Measured(dict(sorted(verify.items()))))
 
 
-def _is(row: Row, regime: str) -> bool:
-    return (row["framework"], row["regime"], row["task"]) == ("transformers", regime, "all")
+def _is(one: Mapping[str, Any], regime: str) -> bool:
+    """Whether an entry or a row is of prompts alone in transformers, which replay is of."""
+    return (one["framework"], one["regime"], one["concurrency"]) == ("transformers", regime, 1)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from speckv.benchmarks.bench.plan import ALONE, OURS, PLAIN, REGIMES, Entry, Plan, Unit
+from speckv.benchmarks.bench.plan import ALONE, OURS, PLAIN, REGIMES, Entry, Plan, Unit, batches, joined
 from speckv.benchmarks.generation import Generation, Modes
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
@@ -30,7 +30,7 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
     """
     for regime in plan.regimes:
         work = [
-            (f"{NAME}/{regime}/{repeat}/{'+'.join(prompt.id for prompt in prompts)}", repeat, number, prompts)
+            (f"{NAME}/{regime}/{repeat}/{joined(prompts)}", repeat, number, prompts)
             for size in plan.batches
             for repeat in range(plan.repeats)
             for number, prompts in enumerate(batches(plan.prompts, size))
@@ -45,11 +45,6 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
         for finished, (key, repeat, number, prompts) in enumerate(todo, start=len(work) - len(todo) + 1):
             yield Unit(key, runner.run(prompts, number + repeat, repeat))
             report(what, finished, len(work))
-
-
-def batches(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
-    """``prompts`` in their order, ``size`` at a time, without an incomplete last batch."""
-    return [prompts[start : start + size] for start in range(0, len(prompts) - size + 1, size)]
 
 
 class Arrivals:
@@ -103,7 +98,7 @@ class Runner:
         for policy in (*policies[shift:], *policies[:shift]):
             torch.manual_seed(number)
             of: Entry = {"framework": NAME, "regime": self.regime, "policy": policy, "concurrency": len(prompts)}
-            of |= {"repeat": repeat, "prompt_id": "+".join(prompt.id for prompt in prompts), "task": "+".join(tasks)}
+            of |= {"repeat": repeat, "prompt_id": joined(prompts), "task": "+".join(tasks)}
             made.append(of | (self._generate(policy, inputs) if len(prompts) == 1 else self._batch(policy, inputs)))
         return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,6 +109,16 @@ class Unit:
 
 Measure = Callable[[Plan, Collection[str], Report], Iterator[Unit]]
 """Measures a plan in one framework, but for the units whose keys are given."""
+
+
+def batches(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
+    """``prompts`` in their order, ``size`` at a time, without an incomplete last batch."""
+    return [prompts[start : start + size] for start in range(0, len(prompts) - size + 1, size)]
+
+
+def joined(prompts: Sequence[Prompt]) -> str:
+    """The ``prompt_id`` of a batch; of one prompt its own."""
+    return "+".join(prompt.id for prompt in prompts)
 
 
 def balanced(prompts: list[Prompt], count: int) -> tuple[Prompt, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speckv.benchmarks.bench import in_sglang, in_transformers
-from speckv.benchmarks.bench.plan import KIND, VERSION, Entry, Measure, Plan
+from speckv.benchmarks.bench.plan import KIND, VERSION, Entry, Measure, Plan, batches, joined
 from speckv.benchmarks.bench.rows import agreement, judge, means
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import Report
@@ -78,11 +78,13 @@ def revision() -> str | None:
 
 
 def _asked(plan: Plan, entry: Entry) -> bool:
+    sizes = plan.batches if entry["framework"] == in_transformers.NAME else plan.concurrencies
+    at_once = entry["concurrency"] if entry["framework"] == in_transformers.NAME else 1
     return (
         entry["framework"] in plan.frameworks
         and entry["regime"] in plan.regimes
         and entry["policy"] in plan.policies
         and entry["repeat"] < plan.repeats
-        and {prompt.id for prompt in plan.prompts}.issuperset(entry["prompt_id"].split("+"))
-        and entry["concurrency"] in (plan.batches if entry["framework"] == in_transformers.NAME else plan.concurrencies)
+        and entry["prompt_id"] in {joined(prompts) for prompts in batches(plan.prompts, at_once)}
+        and entry["concurrency"] in sizes
     )

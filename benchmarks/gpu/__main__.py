@@ -18,7 +18,7 @@ import typer
 from speckv.benchmarks.command import run as run_command
 from speckv.benchmarks.command import show_and_store
 from speckv.benchmarks.gpu.costs import TRACE, by_mask, curve, regime
-from speckv.benchmarks.gpu.exactness import LEAST_P, SEQUENCES, check, synchronisations
+from speckv.benchmarks.gpu.exactness import SEQUENCES, check, is_exact, synchronisations
 from speckv.benchmarks.gpu.models import make
 from speckv.benchmarks.gpu.pairs import timed
 from speckv.benchmarks.machine import machine, versions
@@ -88,7 +88,7 @@ def gpu(
             result["done"].append(name)
             _store(result, json_file)
     show_and_store(result, json_file)
-    wrong = [row for row in result["exactness"] if not row.get("identical", row.get("p_value", 0.0) > LEAST_P)]
+    wrong = [row for row in result["exactness"] if not is_exact(row)]
     if wrong:
         raise SpecKVError(f"{len(wrong)} ways of decoding are not the target's own, the first of them {wrong[0]}")
 

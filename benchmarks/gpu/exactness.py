@@ -105,6 +105,11 @@ def synchronisations(device: torch.device, batch: int) -> dict[str, Any]:
     return {"per_level": (waits - rounds) / max(1, levels), "rounds": rounds, "levels": levels, "where": dict(waited)}
 
 
+def is_exact(row: dict[str, Any]) -> bool:
+    """Whether a row of :func:`check` says that output is the target's own."""
+    return bool(row.get("identical", row.get("p_value", 0.0) > LEAST_P))
+
+
 @contextmanager
 def _attached(target: Any, draft: Any, policy: Policy) -> Iterator[None]:
     attach_policy(target, draft, policy, same_tokenizer=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from speckv.benchmarks.gpu.exactness import LEAST_P
+from speckv.benchmarks.gpu.exactness import is_exact
 from speckv.benchmarks.tables import Table
 
 SHOWN = (1, 2, 8, 32, 64)
@@ -13,7 +13,7 @@ SHOWN = (1, 2, 8, 32, 64)
 
 def section(result: dict[str, Any]) -> str:
     """Exactness and synchronisations in a sentence; tables of forwards, of the pair end to end, and of the replay."""
-    exact = [row.get("identical", row.get("p_value", 0.0) > LEAST_P) for row in result["exactness"]]
+    exact = [is_exact(row) for row in result["exactness"]]
     waits = " and ".join(
         f"{row['per_level']:.2f} times with {'one prompt' if row['batch'] == 1 else str(row['batch']) + ' prompts'}"
         for row in result["synchronisations"]
