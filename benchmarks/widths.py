@@ -19,7 +19,7 @@ from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import progress
 from speckv.controller.errors import SpecKVError
 
-LINE = re.compile(r"speckv: (\d+) widths built in ([\d.]+) s and (-?[\d.]+) MiB")
+LINE = re.compile(r"speckv: (\d+) states built in ([\d.]+) s and (-?[\d.]+) MiB")
 CEILINGS = (1, 4, 8, 12, 20)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -112,7 +112,7 @@ class Policy(ABC):
 
     - ``begin``: the most levels to draft; 0 leaves the draft alone;
     - ``deepen`` after the first level, and, if ``per_level``, after each further one;
-    - ``choose`` once all levels are drafted;
+    - ``choose`` once all levels are drafted, or ``common`` where a forward has as many tokens of every request;
     - ``observe`` when the target has verified.
 
     Losslessness asks two things of a loop and a policy together: whether a token that was *drawn* from the draft is
@@ -139,6 +139,14 @@ class Policy(ABC):
     def choose(self, this: Round) -> Siblings | None:
         """The siblings to verify beside the spine of ``this.gamma`` levels; None for none."""
         return None
+
+    def common(self, this: Round, allowed: Sequence[int]) -> int:
+        """How many siblings to verify of every request, one of the ascending ``allowed``, the first of which is 0.
+
+        Which ones is the loop's to choose, by the draft's probabilities: a server does it on the device. Deciding before
+        drafting, this is known when no more than the first level's signals are.
+        """
+        return 0
 
     def observe(self, this: Round) -> None:  # noqa: B027 - a policy that does not learn need not define it
         """Learn from a finished round, before its requests remember it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from speckv.controller.decision import Floats
@@ -35,6 +37,14 @@ def best_ragged(values: Floats, verify_ms: Floats, rate: float) -> tuple[Sibling
         return chosen.reshape(values.shape), 0.0
     chosen[order[: best + 1]] = True
     return chosen.reshape(values.shape), float(net[best])
+
+
+def best_count(values: Floats, allowed: Sequence[int], verify_ms: Floats, rate: float) -> int:
+    """Of how many siblings every request should verify, one of ``allowed``: :func:`best_ragged` for a common number."""
+    size = len(values)
+    best = np.sort(values.reshape(size, -1), axis=1)[:, ::-1].sum(axis=0).cumsum()
+    net = [(best[count - 1] if count else 0.0) - rate * (verify_ms[size * count] - verify_ms[0]) for count in allowed]
+    return allowed[int(np.argmax(net))]
 
 
 def best_common(values: Floats, count: int) -> Siblings:

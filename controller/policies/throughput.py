@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policies.pace import Pace
 from speckv.controller.policies.siblings import SiblingPlan
 from speckv.controller.policy import Round, Siblings
-from speckv.controller.tree import best_common, best_ragged
+from speckv.controller.tree import best_common, best_count, best_ragged
 
 HIGHEST_CEILING = 20
 AHEAD = 3
@@ -132,15 +133,23 @@ class ThroughputPolicy(LearnedPolicy):
 
     def choose(self, this: Round) -> Siblings | None:
         notes: _Notes = this.notes
-        if notes.broken or not self._plan.used or not this.gamma:
+        values = self._values(this)
+        if values is None:
             return None
-        signals = np.concatenate(this.levels[: this.gamma]).reshape(this.gamma, this.size, -1).swapaxes(0, 1)
-        if not self.per_level and not self.usable(signals):
-            return None
-        values = notes.values = self._plan.values(signals)
         if notes.siblings is not None:
             return best_common(values, notes.siblings)
         return best_ragged(values, notes.verify[this.size * (1 + this.gamma) :], notes.rate)[0]
+
+    def common(self, this: Round, allowed: Sequence[int]) -> int:
+        notes: _Notes = this.notes
+        if notes.broken:
+            return 0
+        if not self.per_level:
+            return max(count for count in allowed if count <= (notes.siblings or 0))
+        values = self._values(this)
+        if values is None:
+            return 0
+        return best_count(values, allowed, notes.verify[this.size * (1 + this.gamma) :], notes.rate)
 
     def observe(self, this: Round) -> None:
         self.cost.observe(this)
@@ -150,8 +159,8 @@ class ThroughputPolicy(LearnedPolicy):
         if depths:
             survived = (np.asarray(this.accepted)[:, None] >= depths).sum()
             self._correction.add(float(survived) / this.size, sum(asked[depth] for depth in depths) / this.size)
-        if notes is not None and notes.values is not None:
-            self._plan.learn(this, notes.values)
+        if (values := self._values(this)) is not None:
+            self._plan.learn(this, values)
         self._pace(this.size).learn(this, asked.get(1, 0.0), notes.rate if notes else 0.0)
         self.cost.tables(this.size, self.max_gamma)  # now, and not when a round waits for its decision
 
@@ -181,6 +190,18 @@ class ThroughputPolicy(LearnedPolicy):
                 self._tables.clear()
             known = self._tables[size] = (verify, shapes)
         return known[1]
+
+    def _values(self, this: Round) -> Floats | None:
+        """What every sibling of a round's levels is worth; None where none is drafted, or nothing is known of them."""
+        notes: _Notes | None = this.notes
+        if notes is None or notes.broken or not self._plan.used or not this.gamma:
+            return None
+        if notes.values is None:
+            signals = np.concatenate(this.levels[: this.gamma]).reshape(this.gamma, this.size, -1).swapaxes(0, 1)
+            if not self.per_level and not self.usable(signals):
+                return None
+            notes.values = self._plan.values(signals)
+        return notes.values
 
     def _alive(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> list[float]:
         """Σ over requests of P(accepted ≥ j), corrected: as known before, and of j = drafted + e for each e."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sglang.srt.arg_groups.overrides import resolving_view
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
-from speckv.integrations.sglang.config import LaunchError, ceiling, load_controller, read_config
+from speckv.integrations.sglang.config import LaunchError, ceiling, load_controller, read_config, tree_sizes
 
 NAME = "SPECKV"
 
@@ -46,6 +47,14 @@ class SpecKVAlgorithm(CustomSpecAlgo):
         return SpeculativeAlgorithm.create_future_map(
             self, device, req_to_token_pool, needs_cpu_seq_lens, needs_confidence_relay
         )
+
+    def resolve_max_speculative_num_draft_tokens(self, server_args: Any) -> int | None:
+        """SGLang reserves KV slots for so many tokens of a request in every round: a tree's may be more than a chain's."""
+        chain = super().resolve_max_speculative_num_draft_tokens(server_args)
+        if chain is None:
+            return None
+        config = read_config(resolving_view(server_args).speculative_adaptive_config)
+        return max(chain, *tree_sizes(config, chain - 1), 0)
 
     def handle_server_args(self, server_args: Any) -> None:
         """Refuse what cannot be, and settle what was left open. Assignments become SGLang's declared resolutions."""

@@ -10,10 +10,16 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.policies import MODES, OBJECTIVES
 from speckv.controller.policies.throughput import HIGHEST_CEILING
+from speckv.controller.policy import SIBLINGS
 from speckv.integrations.runtime import Controller
 
 DEFAULT_CEILING = 8
 MOST = HIGHEST_CEILING
+
+MOST_VERIFIED = 1 + MOST * (1 + SIBLINGS)
+
+TREES = (3, 5, 7, 9, 12, 16)
+"""Tokens of a request in a tree's verify, by default: where graphs are captured, two more than chains have anyway."""
 
 
 class LaunchError(SpecKVError, SystemExit):
@@ -40,6 +46,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback_gamma : γ while the draft's signals are not finite.
     compression : of the target (fp16, int8, nf4), where it cannot be read from its configuration.
     widths : in step mode, the γ for which a CUDA graph is captured; others are rounded down to one of these.
+    trees : the numbers of tokens of a request that a tree's verify may have; an empty list: chains only.
     log_every : rounds between two log lines.
     log_level : of the logger ``speckv``.
     """
@@ -52,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback_gamma: int = 4
     compression: str | None = None
     widths: tuple[int, ...] | None = None
+    trees: tuple[int, ...] = TREES
     log_every: int = 500
     log_level: str = "info"
 
@@ -93,7 +101,7 @@ def _check(config: Config, given: set[str]) -> None:
         raise SpecKVError(f"log_every {config.log_every}: must be 1 or more")
     if config.compression is not None:
         compression_level(config.compression)
-    if config.gamma is not None and (others := given & {"controller", "objective", "mode", "fallback_gamma", "widths"}):
+    if config.gamma is not None and (others := given & {"controller", "objective", "mode", "fallback_gamma", "widths", "trees"}):
         raise SpecKVError(f"gamma fixes the speculation length, so it contradicts {', '.join(sorted(others))}")
     if config.gamma is not None and config.max_gamma is not None and config.gamma > config.max_gamma:
         raise SpecKVError(f"gamma {config.gamma} contradicts max_gamma {config.max_gamma}")
@@ -103,6 +111,15 @@ def _check(config: Config, given: set[str]) -> None:
         raise SpecKVError("widths are for mode step; add it, or leave them out")
     if config.widths is not None and (not config.widths or not all(0 <= width <= MOST for width in config.widths)):
         raise SpecKVError(f"widths must be numbers within 0 … {MOST}")
+    if not all(2 < size <= MOST_VERIFIED for size in config.trees):
+        raise SpecKVError(f"trees must be numbers within 3 … {MOST_VERIFIED}")
+
+
+def tree_sizes(config: Config, ceiling: int) -> tuple[int, ...]:
+    """The numbers of tokens of a request that trees are to have with up to ``ceiling`` levels; none: chains only."""
+    if config.gamma is not None or config.objective != "throughput":
+        return ()
+    return tuple(size for size in config.trees if size <= 1 + ceiling * (1 + SIBLINGS))
 
 
 def ceiling(config: Config, num_steps: int | None) -> int:

@@ -11,19 +11,24 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speckv.controller.cost import CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.policies import make_policy
-from speckv.controller.policy import Level, Policy, Request, Round
+from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config
 from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.timing import Stopwatch
+from speckv.integrations.signals import CANDIDATES, LEVEL
 
-UNKNOWN: Level = np.array((1.0, 0.7, 0.1, 0.05, 0.03), dtype=np.float32)
+Packed = NDArray[np.float32]
+"""(…, WIDTH): drafted tokens, their signals and candidates, as ``signals.pack`` gives them."""
+
+UNKNOWN: Packed = np.array((0.0, 1.0, 0.7, 0.1, 0.05, 0.03, *[-1.0] * BEST), dtype=np.float32)
 """Stands for a first token of which there are no signals: about the mean of the shipped training data."""
 
 
@@ -34,8 +39,12 @@ def build_policy(
     sizes: tuple[float, float],
     max_gamma: int,
     per_token: bool,
+    siblings: bool,
 ) -> Policy:
-    """The policy that ``config`` asks for; ``sizes`` are the bytes of target and draft, to guess costs from."""
+    """The policy that ``config`` asks for; ``sizes`` are the bytes of target and draft, to guess costs from.
+
+    ``per_token`` says whether it may decide while drafting, and ``siblings`` whether a tree can be verified.
+    """
     return make_policy(
         controller,
         config.objective,
@@ -44,7 +53,7 @@ def build_policy(
         CostModel(Costs.from_sizes(*sizes), extends=True),
         config.gamma,
         max_gamma,
-        siblings=False,
+        siblings=siblings,
         fallback_gamma=config.fallback_gamma,
     )
 
@@ -65,14 +74,43 @@ class UnderWay:
     widths: Sequence[int]
     limit: int
     first: list[tuple[Letter, int] | None] = field(default_factory=list)
+    drafted: list[Packed] = field(default_factory=list)
+    """(n, WIDTH) of every level that the host has read."""
     rest: Letter | None = None
-    """(B, γ − 1, …): of the levels after the first, where no decision has read them."""
+    """(n, γ − 1, WIDTH): of the levels after the first, where no decision has read them."""
+    places: Letter | None = None
+    """(n, K): the siblings verified, as ``tree.best_siblings`` gives them."""
+    said: Letter | None = None
+    """(n, 2 γ + 1): the spine's tokens, then those that the target gave, as many as were accepted and one."""
     marks: dict[str, Any] = field(default_factory=dict)
     begin_ms: float = 0.0
 
-    def first_level(self) -> Level:
-        """The signals of the first draft tokens, which the draft's forward before this round gave."""
+    def first_level(self) -> Packed:
+        """The first draft tokens and their signals, which the draft's forward before this round gave."""
         return np.stack([UNKNOWN if place is None else place[0].read()[place[1]] for place in self.first])
+
+    def outcome(self, correct: list[int]) -> None:
+        """Say in the round what became of it: ``correct`` tokens of each request were drafted, siblings included."""
+        this, gamma, size = self.this, self.this.gamma, len(correct)
+        this.emitted = sum(correct) + size
+        this.accepted, this.ranks = correct, [0] * size
+        if self.rest is not None:
+            self.drafted.extend(self.rest.read().swapaxes(0, 1))
+        this.levels = [level[:, LEVEL] for level in self.drafted]
+        if not gamma or self.said is None:
+            return
+        if self.places is not None:
+            places = self.places.read()
+            chosen = np.zeros((size, gamma * SIBLINGS + 1), dtype=np.bool_)
+            np.put_along_axis(chosen, places, True, axis=1)
+            this.siblings = chosen[:, :-1].reshape(size, gamma, SIBLINGS)
+        spine, said = np.split(self.said.read(), [gamma], axis=1)
+        right = (said[:, :gamma] == spine) & (np.arange(gamma) < np.array(correct)[:, None])
+        this.accepted = right.cumprod(axis=1).sum(axis=1).tolist()
+        for row, depth in enumerate(this.accepted):
+            if depth < gamma:
+                others = [*self.drafted[depth][row, CANDIDATES][1:], said[row, depth]]
+                this.ranks[row] = others.index(said[row, depth]) + 1
 
 
 class Decisions:
@@ -111,12 +149,22 @@ class Decisions:
         self.round.first = [served.first for served in self.served(requests)]
         return self.deepen(self.round.first_level()) if self.policy.asks else self.round.limit
 
-    def deepen(self, level: Level) -> int:
+    def deepen(self, level: Packed) -> int:
         """How many levels to have in all, now that one more is there."""
         assert self.round is not None
         this = self.round.this
-        this.levels.append(level)
+        self.round.drafted.append(level)
+        this.levels.append(level[:, LEVEL])
         return self._decide(lambda: self.policy.deepen(this))
+
+    def siblings(self, gamma: int, allowed: Sequence[int]) -> int:
+        """How many of ``allowed`` to verify of every request, beside ``gamma`` levels."""
+        assert self.round is not None
+        this, start = self.round.this, time.perf_counter()
+        this.gamma = gamma
+        count = self.ranks.agree(lambda: self.policy.common(this, allowed)) if len(allowed) > 1 else 0
+        this.decide_ms += 1e3 * (time.perf_counter() - start)
+        return count
 
     def prefill(self, requests: int, tokens: int) -> bool:
         """Whether the draft should read the prompts, ``tokens`` in all, of ``requests`` that join those running."""
@@ -135,18 +183,15 @@ class Decisions:
         if self.round is not None:
             self.round.marks[point] = self.stopwatch.mark()
 
-    def finish(self, accepted: list[int]) -> Sequence[Any]:
-        """The oldest unfinished round's accepted draft tokens per request have reached the host; its requests."""
+    def finish(self, correct: list[int]) -> Sequence[Any]:
+        """Of the oldest unfinished round, how many drafted tokens were right per request; gives its requests."""
         if not self._unfinished:
             return ()
         ended = self._unfinished.popleft()
         this, marks = ended.this, ended.marks
-        this.accepted, this.ranks = accepted, [0] * len(accepted)
-        this.emitted = sum(accepted) + len(accepted)
-        if ended.first and not this.levels:
-            this.levels.append(ended.first_level())
-        if ended.rest is not None:
-            this.levels.extend(ended.rest.read().swapaxes(0, 1))
+        if ended.first and not ended.drafted:
+            ended.drafted.append(ended.first_level())
+        ended.outcome(correct)
 
         def between(start: str, end: str) -> float | None:
             return self.stopwatch.ms(marks.get(start), marks.get(end))

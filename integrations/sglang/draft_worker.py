@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 from speckv.integrations.sglang.catch_up import as_prefill
 from speckv.integrations.sglang.config import MOST
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.sglang.letter import Letter
+from speckv.integrations.sglang.letter import Letter, sent
+from speckv.integrations.sglang.tree import best_siblings, tree_input
 from speckv.integrations.signals import WIDTH, pack
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
     cache: DraftCache
     resting = False
     _deciding = False
+    _read: list[Tensor]
+    """(n, WIDTH) of every level after the first that was decided upon in this round."""
 
     def join(self, owner: SpecKVWorker, decisions: Decisions) -> None:
         self.owner, self.decisions = owner, decisions
@@ -50,6 +54,11 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         # The draft loop's signals: written inside a captured graph, so at an address that stays.
         self._recorded = torch.zeros((self._topk1_parents_prealloc.shape[0], MOST, WIDTH), device=self.device)
 
+    def _rebuild_topk1_chain_buffers(self) -> None:
+        """SGLang's draft loop needs them; while a tree is verified, or a state for that is built, nothing is drafted."""
+        if self.speculative_num_draft_tokens == self.speculative_num_steps + 1:
+            super()._rebuild_topk1_chain_buffers()
+
     @property
     def captured(self) -> bool:
         """Whether the draft loop is a CUDA graph, in which nothing can be decided."""
@@ -60,23 +69,42 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         self._catch_up(batch)
         self.decisions.mark("caught_up")
         steps = self.decisions.first(batch.reqs)
-        self.owner.activate(steps)
+        self.owner.adaptive_controller.activate(steps)
         if not steps:
             # The first draft token is the argmax of what went before, not a draw: to leave it unused is to have
             # proposed nothing, and biases no distribution.
             return self.owner._build_trivial_verify_input(batch)
-        self._deciding = self.decisions.policy.per_level
+        self._deciding, self._read = self.decisions.policy.per_level, []
         try:
-            verify_input = super().draft(batch, **options)
+            chain = super().draft(batch, **options)
         finally:
             self._deciding = False
-        if steps > 1 and not self.decisions.policy.per_level:
+        gamma = self.owner.speculative_num_steps
+        if gamma > 1 and not self.decisions.policy.per_level:
             assert self.decisions.round is not None
-            self.decisions.round.rest = Letter(self._recorded[: len(batch.reqs), : steps - 1])
-        if verify_input.draft_token_num != steps + 1:
+            self.decisions.round.rest = Letter(self._recorded[: len(batch.reqs), : gamma - 1])
+        count = self.decisions.siblings(gamma, self.owner.adaptive_controller.counts(gamma))
+        if count:
+            return self._with_siblings(batch, chain, gamma, count)
+        if gamma != steps:
             # Off a CPU the whole ceiling's window was planned; verify has to plan its narrower one.
-            verify_input.kv_loc_plan = verify_input.prepared_out_cache_loc = None
-        return verify_input
+            chain.kv_loc_plan = chain.prepared_out_cache_loc = None
+        return chain
+
+    def _with_siblings(self, batch: Any, chain: Any, gamma: int, count: int) -> Any:
+        """The verify input of a tree: ``chain`` with ``count`` siblings of every request beside it."""
+        assert self.decisions.round is not None
+        size = len(batch.reqs)
+        first = sent(self.decisions.round.first_level(), self.device)[:, None]
+        rest = torch.stack(self._read, 1) if self._read else self._recorded[:size]
+        levels = torch.cat((first, rest[:, : gamma - 1]), dim=1)
+        places = best_siblings(levels, count)
+        self.decisions.round.places = Letter(places)
+        self.owner.adaptive_controller.activate(gamma, gamma + 1 + count)
+        backend = self.target_worker.model_runner.attn_backend
+        known = batch.seq_lens_cpu
+        longest = backend.max_context_len if known is None else int(known.max())
+        return tree_input(chain, levels, places, batch.seq_lens, longest, backend)
 
     def draft_forward(self, forward_batch: Any) -> Any:
         """The draft loop: SGLang's own, also while it is captured; ours when each token is decided upon."""
@@ -98,13 +126,14 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
             with forward_context(ForwardContext(attn_backend=backend), forward_batch=forward_batch):
                 logits = self.draft_runner.forward(forward_batch).logits_output.next_token_logits
             tokens.append(logits.argmax(dim=-1, keepdim=True))
-            wanted = min(ceiling, self.decisions.deepen(Letter(pack(tokens[-1], logits)).read()))
+            self._read.append(pack(tokens[-1], logits))
+            wanted = min(ceiling, self.decisions.deepen(Letter(self._read[-1]).read()))
             forward_batch.positions.add_(1)
             if self.draft_runner.model_config.model_is_mrope:
                 forward_batch.mrope_positions.add_(1)
         # At least the one that was there: SGLang builds a chain of none in another way.
         del tokens[max(1, wanted) :]
-        self.owner.activate(len(tokens))
+        self.owner.adaptive_controller.activate(len(tokens))
         return (
             self._topk1_parents_prealloc[:size],
             self._topk1_score_indices_prealloc[:size],
@@ -113,6 +142,15 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         )
 
     def _draft_extend_for_decode(self, batch: Any, batch_result: Any, **options: Any) -> None:
+        """The draft processes what was accepted; of a tree that is at the front, and no deeper than its spine."""
+        if self.owner.speculative_num_draft_tokens > self.owner.speculative_num_steps + 1:
+            self.owner.adaptive_controller.activate(self.owner.speculative_num_steps)
+            size, count = len(batch.reqs), self.owner.speculative_num_draft_tokens
+            batch.out_cache_loc, tokens = (
+                of_all.view(size, -1)[:, :count].flatten()
+                for of_all in (batch.out_cache_loc, batch_result.next_token_ids)
+            )
+            batch_result = replace(batch_result, next_token_ids=tokens)
         if self.resting:
             self.owner._stub_skipped_draft_extend(batch, batch_result)
             self.cache.missed(batch.out_cache_loc, self.decisions.served(batch.reqs), [1] * len(batch.reqs))

@@ -1,31 +1,37 @@
-"""The draft's signals on their way from the device to the host."""
+"""Tensors on their way from the device to the host, and back."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from speckv.controller.policy import Level
-from speckv.integrations.signals import LEVEL
 
 
 class Letter:
-    """Signals of a batch, posted where they are computed, behind what is queued there: posting waits for nothing.
+    """``content``, posted where it is computed, behind what is queued there: posting waits for nothing."""
 
-    ``packed`` (…, WIDTH) is what ``signals.pack`` gives.
-    """
-
-    def __init__(self, packed: Tensor) -> None:
-        self._host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=packed.is_cuda)
-        self._host.copy_(packed, non_blocking=True)
+    def __init__(self, content: Tensor) -> None:
+        self._host = torch.empty(content.shape, dtype=content.dtype, pin_memory=content.is_cuda)
+        self._host.copy_(content, non_blocking=True)
         self._arrival = None
-        if packed.is_cuda:
+        if content.is_cuda:
             self._arrival = torch.cuda.Event()
             self._arrival.record()
 
-    def read(self) -> Level:
-        """The signals (…, 1 + BEST), waited for until the device has computed them."""
+    def read(self) -> NDArray[Any]:
+        """The content, waited for until the device has computed it."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        signals: Level = self._host[..., LEVEL].numpy()
-        return signals
+        content: NDArray[Any] = self._host.numpy()
+        return content
+
+
+def sent(content: NDArray[Any], device: str) -> Tensor:
+    """``content`` on its way to ``device``; nothing waits for it."""
+    there = torch.from_numpy(content)
+    if device.startswith("cuda"):
+        there = there.pin_memory()
+    return there.to(device, non_blocking=True)

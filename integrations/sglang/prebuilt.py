@@ -1,4 +1,4 @@
-"""What the state that SGLang builds for every width costs: time at start-up, and memory."""
+"""What every state that SGLang builds costs: time at start-up, and memory."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ MIB = 2**20
 
 
 class Prebuilt:
-    """``costs`` by γ: (seconds, MiB) of building its state; memory is the device's, on a CPU this process's."""
+    """``costs`` by state: (seconds, MiB) of building it; memory is the device's, on a CPU this process's."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device.startswith("cuda")
-        self.costs: dict[int, tuple[float, float]] = {}
+        self.costs: dict[str, tuple[float, float]] = {}
 
     @contextmanager
-    def width(self, gamma: int) -> Iterator[None]:
+    def state(self, name: str) -> Iterator[None]:
         """Around the building of one."""
         memory, started = self._used(), time.perf_counter()
         yield
-        self.costs[gamma] = (time.perf_counter() - started, self._used() - memory)
+        self.costs[name] = (time.perf_counter() - started, self._used() - memory)
 
     def __str__(self) -> str:
         seconds, memory = (sum(cost[which] for cost in self.costs.values()) for which in (0, 1))
-        each = ", ".join(f"{gamma}: {1e3 * s:.0f} ms {mib:.1f} MiB" for gamma, (s, mib) in self.costs.items())
-        return f"{len(self.costs)} widths built in {seconds:.2f} s and {memory:.1f} MiB (γ {each})"
+        each = ", ".join(f"{name}: {1e3 * s:.0f} ms {mib:.1f} MiB" for name, (s, mib) in self.costs.items())
+        return f"{len(self.costs)} states built in {seconds:.2f} s and {memory:.1f} MiB ({each})"
 
     def _used(self) -> float:
         if self._cuda:

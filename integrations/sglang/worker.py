@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
+import torch
 from sglang.srt.runtime_context import get_observability, get_parallel, get_spec
 from sglang.srt.speculative import eagle_worker_v2, standalone_worker_v2
-from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController
+from sglang.srt.speculative.eagle_info import EagleVerifyInput
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneWorkerV2
 
 from speckv.controller.errors import SpecKVError
@@ -20,53 +20,17 @@ from speckv.integrations.sglang import decisions
 from speckv.integrations.sglang.config import Config, LaunchError, load_controller, read_config
 from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker
+from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.states import States, Widths
 from speckv.integrations.sglang.timing import Stopwatch
 
 logger = logging.getLogger("speckv")
 
-GRAPH_WIDTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20)
-"""γ for which CUDA graphs are captured by default: each costs memory and start-up time."""
-
 GAMMA = "speckv_gamma"
 """In a response's meta_info: by output token, the γ of the round that began with it, and null elsewhere."""
-
-
-class Widths:
-    """SGLang's adaptive-policy protocol: for which γ it has to build a state, and which one it is to use next."""
-
-    def __init__(self, draft: SpecKVDraftWorker, config: Config) -> None:
-        self._draft = draft
-        self._config = config
-        self._ceiling: int = draft.speculative_num_steps
-        self.next: int = self._ceiling
-        self._batch_sizes: list[int] | None = None
-
-    @cached_property
-    def candidate_steps(self) -> list[int]:
-        """In ascending order. Every γ where a state is no more than attention backends, few where it is graphs.
-
-        Settled when the states are built, at the ceiling: later the narrowest ones have no draft loop to be captured.
-        """
-        every = range(self._ceiling + 1)
-        if not self._draft.captured:
-            return list(every)
-        chosen = self._config.widths or GRAPH_WIDTHS
-        return sorted({0, self._ceiling, *(width for width in chosen if width in every)})
-
-    def set_cuda_graph_bs(self, cuda_graph_bs: list[int] | None) -> None:
-        self._batch_sizes = cuda_graph_bs
-
-    def cuda_graph_bs_for_step(self, step: int) -> list[int] | None:
-        return self._batch_sizes
-
-    def get_steps_for_batch(self, batch_size: int) -> int:
-        return self.next
-
-    def on_verify_complete(self, num_correct_drafts_per_req: list[int], batch_size: int) -> int | None:
-        return None
 
 
 class SpecKVWorker(StandaloneWorkerV2):
@@ -78,6 +42,7 @@ class SpecKVWorker(StandaloneWorkerV2):
     """
 
     _draft_worker: SpecKVDraftWorker
+    adaptive_controller: States
     decisions: Decisions
 
     def __init__(self, server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> None:
@@ -86,7 +51,7 @@ class SpecKVWorker(StandaloneWorkerV2):
         self.enable_dp_spec_prefill_coordination = False  # EAGLEWorkerV2 sets it, StandaloneWorkerV2 does not
         self._config = read_config(get_spec().speculative_adaptive_config)
         self._widths = Widths(self._draft_worker, self._config)
-        self.adaptive_controller = AdaptiveController(self, self._widths)
+        self.adaptive_controller = States(self, self._widths)
         self._prebuilt = Prebuilt(self.device)
         logger.setLevel(self._config.log_level.upper())
         logging.getLogger(eagle_worker_v2.__name__).addFilter(_no_switches)
@@ -106,11 +71,15 @@ class SpecKVWorker(StandaloneWorkerV2):
         level = _level(config, target)
         decided = "after each draft token" if per_token else "before drafting"
         name = tuple(COMPRESSION_LEVELS)[level]
-        logger.info("speckv: compression level %s, γ 0 … %d, decided %s", name, self._ceiling, decided)
+        obstacle = self.adaptive_controller.obstacle
+        trees = "trees" if obstacle is None else f"chains ({obstacle})"
+        logger.info("speckv: compression level %s, γ 0 … %d, %s, decided %s", name, self._ceiling, trees, decided)
         sizes = (_bytes(target.model), _bytes(draft.draft_runner.model))
         ranks = Ranks(get_parallel().tp_group)
         self.decisions = Decisions(
-            decisions.build_policy(config, load_controller(config), level, sizes, self._ceiling, per_token),
+            decisions.build_policy(
+                config, load_controller(config), level, sizes, self._ceiling, per_token, obstacle is None
+            ),
             ranks,
             Stopwatch(self.device),
             Metrics(
@@ -121,18 +90,23 @@ class SpecKVWorker(StandaloneWorkerV2):
         )
         draft.join(self, self.decisions)
 
-    def build_adaptive_runtime_state(self, speculative_num_steps: int, *args: Any, **kwargs: Any) -> Any:
-        with self._prebuilt.width(speculative_num_steps):
-            return super().build_adaptive_runtime_state(speculative_num_steps, *args, **kwargs)
+    def build_adaptive_runtime_state(
+        self, speculative_num_steps: int, speculative_num_draft_tokens: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        label = f"γ {speculative_num_steps}" if speculative_num_steps else f"{speculative_num_draft_tokens} tokens"
+        with self._prebuilt.state(label):
+            return super().build_adaptive_runtime_state(
+                speculative_num_steps, speculative_num_draft_tokens, *args, **kwargs
+            )
+
+    def apply_runtime_state(self, state: Any) -> None:
+        if state.speculative_num_draft_tokens != self.speculative_num_draft_tokens:
+            self.speculative_num_steps = -1  # by which alone SGLang tells states apart
+        super().apply_runtime_state(state)
 
     @property
     def _ceiling(self) -> int:
         return int(self.adaptive_controller.candidate_steps[-1])
-
-    def activate(self, steps: int) -> None:
-        """Go on in this round with the runtime state of ``steps`` draft tokens."""
-        if steps != self.speculative_num_steps:
-            self.adaptive_controller._activate(steps)
 
     def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
@@ -147,10 +121,20 @@ class SpecKVWorker(StandaloneWorkerV2):
 
     def verify(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         self.decisions.mark("drafted")
-        result = super().verify(batch, *args, **kwargs)
+        tree: EagleVerifyInput = batch.spec_info
+        gamma, size, chain_topk = self.speculative_num_steps, len(batch.reqs), self.topk
+        self.topk = tree.topk
+        try:
+            result = super().verify(batch, *args, **kwargs)
+        finally:
+            self.topk = chain_topk
         self.decisions.mark("verified")
-        assert self.decisions.round is not None
-        self.decisions.round.this.gamma = self.speculative_num_steps
+        under_way = self.decisions.round
+        assert under_way is not None
+        under_way.this.gamma = gamma
+        if gamma:
+            drafted, said = (of.view(size, -1) for of in (tree.draft_token, result.next_token_ids))
+            under_way.said = Letter(torch.cat((drafted[:, 1 : gamma + 1], said[:, : gamma + 1]), dim=1))
         # Reaches the response's meta_info: one value a round, which SGLang puts after those that are there.
         result.logits_output.customized_info = {GAMMA: [self.speculative_num_steps] * len(batch.reqs)}
         return result

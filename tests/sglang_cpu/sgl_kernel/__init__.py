@@ -1,6 +1,6 @@
 """Plain-torch stand-in for the compiled CPU kernels that SGLang imports as ``sgl_kernel``.
 
-It has what a dense model with chain speculation (top-k 1) runs. Every other name can be imported and raises when
+It has what a dense model runs whose draft proposes a chain (top-k 1); the verify may be of any tree. Every other name can be imported and raises when
 called. Names and arguments are SGLang's (0.5.23), its spelling included.
 """
 
@@ -100,21 +100,22 @@ def verify_tree_greedy_cpu(
     retrive_next_sibling: Tensor,
     target_predict: Tensor,
 ) -> None:
-    """Accept drafts while they equal the target's argmax; the first three arguments are outputs."""
+    """Follow the target's argmax down each tree while a child has it; the first three arguments are outputs."""
     drafts, nodes = candidates.tolist(), retrive_index.tolist()
+    children, siblings = retrive_next_token.tolist(), retrive_next_sibling.tolist()
     wanted = target_predict.reshape(-1).tolist()
     for row in range(candidates.shape[0]):
-        last = accept_index[row, 0] = nodes[row][0]
-        accepted = 0
-        for step in range(1, accept_index.shape[1]):
-            if drafts[row][step] != wanted[last]:
+        node = accepted = 0
+        while True:
+            here = nodes[row][node]
+            accept_index[row, accepted], predicts[here] = here, wanted[here]
+            child = children[row][node]
+            while child != -1 and drafts[row][child] != wanted[here]:
+                child = siblings[row][child]
+            if child == -1 or accepted + 1 == accept_index.shape[1]:
                 break
-            predicts[last] = wanted[last]
-            last = nodes[row][step]
-            accepted = step
-            accept_index[row, step] = last
+            node, accepted = child, accepted + 1
         accept_token_num[row] = accepted
-        predicts[last] = wanted[last]
 
 
 def fill_bonus_tokens_cpu(accept_tokens: Tensor, accept_lens: Tensor, bonus_tokens: Tensor, stride: int) -> None:

@@ -14,7 +14,7 @@ def _single(runner: Any, step: int | None = None) -> Any:
     from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
     from sglang.srt.mem_cache.memory_pool import KVWriteLoc
 
-    class ChainAttention(TorchNativeAttnBackend):  # type: ignore[misc]
+    class TreeAttention(TorchNativeAttnBackend):  # type: ignore[misc]
         def init_forward_metadata(self, batch: Any) -> None:
             """Per request: its rows, the KV slots they see, and the mask where they do not see all."""
             super().init_forward_metadata(batch)
@@ -33,10 +33,15 @@ def _single(runner: Any, step: int | None = None) -> Any:
                 fed, seen = [int(count) for count in batch.extend_seq_lens.tolist()], lengths
             slots = self.req_to_token_pool.req_to_token
             start = 0
-            for row, count, length in zip(batch.req_pool_indices.tolist(), fed, seen, strict=True):
+            for number, (row, count, length) in enumerate(
+                zip(batch.req_pool_indices.tolist(), fed, seen, strict=True)
+            ):
                 mask = None
                 if 1 < count < length:
                     mask = torch.arange(length) <= torch.arange(length - count, length)[:, None]
+                    if mode.is_target_verify():  # SGLang's tree mask on a CPU has no columns for the prefix
+                        own = batch.spec_info.custom_mask.view(-1)[number * count * count :][: count * count]
+                        mask[:, length - count :] = own.view(count, count)
                 self.plan.append((start, start + count, slots[row, :length].long(), mask, 1 < count == length))
                 start += count
 
@@ -65,7 +70,7 @@ def _single(runner: Any, step: int | None = None) -> Any:
 
         forward_decode = forward_extend
 
-    return ChainAttention(runner)
+    return TreeAttention(runner)
 
 
 class DraftLoopAttention:
@@ -109,3 +114,7 @@ def register() -> None:
     HookRegistry.register(factory + "create_decode_backend", decode_backend, HookType.AROUND)
     HookRegistry.register(factory + "create_draft_extend_backend", extend_backend, HookType.AROUND)
     register_attention_backend("torch_native")(_single)
+
+    from speckv.integrations.sglang import tree
+
+    tree.BRANCHING.add("TreeAttention")

@@ -1,7 +1,7 @@
 """What tests do to a running server's decisions. ``SPECKV_TEST_STEER`` names a file that holds one of
 
 real     the configured policy
-random   every width in every round, prompts read by the draft or not
+random   every width in every round with any siblings beside it, prompts read by the draft or not
 fixed    γ = 4 in every round
 resting  γ = 4, but the draft rests for five rounds of six and reads no prompt
 cold     like resting, without catching up: what SGLang's own switch does
@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speckv.controller.policy import Policy, Round
+import torch
+from torch import Tensor
+
+from speckv.controller.policy import SIBLINGS, Policy, Round
 
 NAME = "SPECKV_TEST_STEER"
 
@@ -66,6 +70,11 @@ class Steered(Policy):
             return self.most if self.per_level else self.random.randint(1, self.most)
         return drafted - self.random.randint(0, 1)
 
+    def common(self, this: Round, allowed: Sequence[int]) -> int:
+        if self.lets:
+            return self.genuine.common(this, allowed)
+        return self.random.choice(allowed) if self.how == "random" else 0
+
     def prefill(self, size: int, requests: int, tokens: int) -> bool:
         if self.lets:
             return self.genuine.prefill(size, requests, tokens)
@@ -79,6 +88,8 @@ class Steered(Policy):
 
     def observe(self, this: Round) -> None:
         assert this.gamma <= len(this.levels) and all(accepted <= this.gamma for accepted in this.accepted)
+        assert sum(this.accepted) + sum(this.sibling_hits) + this.size == this.emitted
+        assert all((rank > 0) == (this.gamma > depth) for depth, rank in zip(this.accepted, this.ranks, strict=True))
         if self.lets:
             self.genuine.observe(this)
 
@@ -86,14 +97,22 @@ class Steered(Policy):
 def register() -> None:
     if not (path := os.environ.get(NAME)):
         return
-    from speckv.integrations.sglang import decisions, draft_worker
+    from speckv.integrations.sglang import decisions, draft_worker, tree
 
     file = Path(path)
     genuine_policy, genuine_pack = decisions.build_policy, draft_worker.pack
+    genuine_best = draft_worker.best_siblings
 
-    def steered(config: Any, controller: Any, level: int, sizes: Any, max_gamma: int, per_token: bool) -> Policy:
-        policy = genuine_policy(config, controller, level, sizes, max_gamma, per_token)
-        return Steered(policy, max_gamma, file)
+    def steered(config: Any, controller: Any, level: int, sizes: Any, max_gamma: int, *rest: Any) -> Policy:
+        return Steered(genuine_policy(config, controller, level, sizes, max_gamma, *rest), max_gamma, file)
+
+    def any_siblings(levels: Tensor, count: int) -> Tensor:
+        if file.read_text().strip() != "random":
+            return genuine_best(levels, count)
+        most = levels.shape[1] * SIBLINGS
+        places = torch.rand(levels.shape[0], most).argsort(1)[:, :count]
+        absent = tree.others(levels).flatten(1).gather(1, places) < 0
+        return torch.where(absent, most, places).sort(1).values
 
     def pack(tokens: Any, logits: Any) -> Any:
         packed = genuine_pack(tokens, logits)
@@ -108,5 +127,6 @@ def register() -> None:
             genuine_catch_up(self, batch)
 
     decisions.build_policy = steered
+    draft_worker.best_siblings = any_siblings
     draft_worker.pack = pack
     draft_worker.SpecKVDraftWorker._catch_up = catch_up

@@ -27,7 +27,7 @@ def top_p_renorm(probabilities: Tensor, top_ps: Tensor) -> Tensor:
     return kept / kept.sum(-1, keepdim=True)
 
 
-def verify_chain(
+def verify_tree(
     predicts: Tensor,
     accept_index: Tensor,
     accept_token_num: Tensor,
@@ -43,26 +43,33 @@ def verify_chain(
     threshold_acc: float = 1.0,
     deterministic: bool = True,
 ) -> None:
-    """Accept a drafted argmax x with probability p(x), else draw from p without x: exact for a point-mass proposal."""
+    """By SGLang's rule for ``draft_probs`` of zeros: one coin a level, against the children's probabilities added up.
+
+    That accepts each child with its probability p, and where none is accepted draws from p without all of them.
+    """
+    children, siblings = retrive_next_token.tolist(), retrive_next_sibling.tolist()
     for row in range(candidates.shape[0]):
-        last, accepted, refused = int(retrive_index[row, 0]), 0, None
-        accept_index[row, 0] = last
-        for step in range(1, candidates.shape[1]):
-            token = int(candidates[row, step])
-            probability = float(target_probs[row, step - 1, token])
-            if float(uniform_samples[row, step]) >= probability / threshold_acc and probability < threshold_single:
-                refused = token
+        node = accepted = 0
+        while True:
+            here = retrive_index[row, node]
+            accept_index[row, accepted] = here
+            rest, passed = target_probs[row, node].clone(), 0.0
+            child = children[row][node] if accepted + 1 < accept_index.shape[1] else -1
+            while child != -1:
+                token = int(candidates[row, child])
+                probability = float(target_probs[row, node, token])
+                passed += probability
+                if float(uniform_samples[row, node]) < passed / threshold_acc or probability >= threshold_single:
+                    break
+                rest[token] = 0
+                child = siblings[row][child]
+            if child == -1:
                 break
-            predicts[last] = token
-            last = int(retrive_index[row, step])
-            accepted = step
-            accept_index[row, step] = last
-        rest = target_probs[row, accepted].clone()
-        if refused is not None:
-            rest[refused] = 0
+            predicts[here] = candidates[row, child]
+            node, accepted = child, accepted + 1
         cumulated = rest.cumsum(0)
         drawn = float(uniform_samples_for_final_sampling[row]) * float(cumulated[-1])
-        predicts[last] = min(int(torch.searchsorted(cumulated, drawn, right=True)), rest.numel() - 1)
+        predicts[here] = min(int(torch.searchsorted(cumulated, drawn, right=True)), rest.numel() - 1)
         accept_token_num[row] = accepted
 
 
@@ -76,4 +83,4 @@ def register() -> None:
     eagle_utils._verify_uses_greedy = lambda *, is_all_greedy, **unused: is_all_greedy
     eagle_utils.sampling_softmax = softmax
     eagle_utils.top_k_renorm_prob, eagle_utils.top_p_renorm_prob = top_k_renorm, top_p_renorm
-    eagle_utils.tree_speculative_sampling_target_only = verify_chain
+    eagle_utils.tree_speculative_sampling_target_only = verify_tree
