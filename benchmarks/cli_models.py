@@ -157,8 +157,9 @@ def calibrate(
     require(*RUNNING)
     from speckv.benchmarks.progress import progress
     from speckv.controller.calibration import write_costs
+    from speckv.integrations.cost_store import remember
     from speckv.integrations.models import load_pair
-    from speckv.integrations.transformers.calibrate import about, remember
+    from speckv.integrations.transformers.calibrate import about
     from speckv.integrations.transformers.calibrate import calibrate as measure
 
     _prepare_torch(threads)
@@ -172,7 +173,7 @@ def calibrate(
         shown.add_row(str(rows), f"{ms:.1f}", f"{costs.draft[rows]:.1f}" if rows in costs.draft else "")
     shown.add_row("per 1,000 tokens of context", f"+{costs.verify_context:.1f}", f"+{costs.draft_context:.1f}")
     console.print(shown)
-    say(f"{remember(target, draft, costs)}: attach() uses these costs for this pair from now on")
+    say(f"{remember(about(target, draft), costs)}: attach() uses these costs for this pair from now on")
     if out is not None:
         write_costs(costs, about(target, draft), out)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from speckv.controller.curve import Costs, Curve
@@ -73,6 +75,11 @@ class CostModel:
         """Timings are kept by the next power of two of the tokens, since these can be any number."""
         self._readings += 1
         self._reading.learn(_bucket(tokens), ms, self._readings)
+
+    def learnt(self) -> Costs:
+        """What a model of the same pair should start from another time."""
+        draft = {**self.costs.draft, **self._extend.timed_rows(), **self._draft.timed_rows()}
+        return replace(self.costs, draft=draft, verify={**self.costs.verify, **self._verify.timed_rows()})
 
     def observe(self, outcome: Round) -> None:
         """Learn from a finished round's times, those that are there."""

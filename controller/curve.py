@@ -94,6 +94,10 @@ class Curve:
         """Whether anything was."""
         return bool(self._timings)
 
+    def timed_rows(self) -> dict[int, float]:
+        """Milliseconds of a forward of each number of rows that was timed."""
+        return {rows: self.time(rows) for rows in self._timings}
+
     def learn(self, rows: int, ms: float, rounds: int) -> float:
         """A forward of ``rows`` took ``ms``, in round number ``rounds``; returns by what factor the load changed."""
         ms = max(ms, LEAST_MS)

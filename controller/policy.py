@@ -8,12 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speckv.controller.features import RecentAcceptance
+
+if TYPE_CHECKING:
+    from speckv.controller.cost import CostModel
 
 BEST = 4
 """Most probable tokens known of every drafted level: the spine's own and up to three siblings."""
@@ -119,6 +122,8 @@ class Policy(ABC):
     verified never depends on which one it is, and no decision sees this round's acceptance draws or target logits.
     """
 
+    cost: CostModel | None = None
+    """What it has learnt of the time that rounds take, if it goes by that."""
     asks = True
     """Whether ``deepen`` is to be asked at all; if not, a loop need not read signals while it drafts."""
     per_level = False

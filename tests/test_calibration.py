@@ -53,21 +53,23 @@ def test_no_costs_file(tmp_path: Path, text: str | None) -> None:
 def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from test_traces import model
 
-    from speckv.integrations.transformers.calibrate import calibrate, costs_path, remember, remembered
+    from speckv.integrations.cost_store import costs_path, remember, remembered
+    from speckv.integrations.transformers.calibrate import about, calibrate
 
     monkeypatch.setenv("SPECKV_CACHE", str(tmp_path))
     target, draft = model(0, 0.1), model(1, 0.1)
-    assert remembered(target, draft) is None
+    this = about(target, draft)
+    assert remembered(this) is None
     costs = calibrate(target, draft, repeats=1)
     assert set(costs.verify) == {1, 2, 3, 4, 5, 7, 9, 13, 21} and min(costs.verify.values()) > 0
     assert set(costs.draft) == {1, 2}
-    assert remember(target, draft, costs) == costs_path(target, draft)
-    found = remembered(target, draft)
+    assert remember(this, costs) == costs_path(this)
+    found = remembered(this)
     assert found is not None and found.verify[1] == pytest.approx(costs.verify[1], abs=1e-4)
-    assert costs_path(draft, target) == costs_path(target, draft)  # alike in all that costs depend on
-    costs_path(target, draft).write_text("{}")
+    assert costs_path(about(draft, target)) == costs_path(this)  # alike in all that costs depend on
+    costs_path(this).write_text("{}")
     with pytest.raises(SpecKVError, match="not costs of version 1"):
-        remembered(target, draft)
+        remembered(this)
 
 
 @pytest.mark.parametrize(("positions", "rows"), [(70, 21), (40, 13), (8, 4), (2, 1)])

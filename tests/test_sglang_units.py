@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,21 +16,34 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("sglang")
+
+from sglang_models import save_pair
+
 from speckv.controller.cost import CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
-from speckv.controller.policy import Policy, Request, Round
+from speckv.controller.policy import BEST, Policy, Request, Round
 from speckv.integrations.runtime import Controller
-from speckv.integrations.sglang.config import Config, LaunchError, ceiling, load_controller, read_config
+from speckv.integrations.sglang.config import (
+    TREES,
+    Config,
+    LaunchError,
+    ceiling,
+    load_controller,
+    read_config,
+    tree_sizes,
+)
 from speckv.integrations.sglang.decisions import UNKNOWN, Decisions
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.sglang.letter import Letter
+from speckv.integrations.sglang.letter import Letter, sent
 from speckv.integrations.sglang.metrics import Metrics
+from speckv.integrations.sglang.pairing import check_pair
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.timing import Stopwatch
-from speckv.integrations.signals import pack
+from speckv.integrations.signals import WIDTH, pack
 
 
 def written(folder: Path, **keys: Any) -> str:
@@ -148,10 +163,10 @@ def posted(*probabilities: float) -> Letter:
 
 
 def test_signals_are_copied_when_they_are_posted() -> None:
-    recorded = torch.tensor([[3.0, 0.5, 0.6, 0.2, 0.1, 0.0]])
+    recorded = torch.tensor([[3.0, 0.5]])
     letter = Letter(recorded)
     recorded.zero_()
-    assert letter.read().tolist() == [pytest.approx([0.5, 0.6, 0.2, 0.1, 0.0])]
+    assert letter.read().tolist() == [[3.0, 0.5]] and sent(letter.read(), "cpu").tolist() == [[3.0, 0.5]]
 
 
 class Deep(Policy):
@@ -159,6 +174,7 @@ class Deep(Policy):
 
     def __init__(self, answers: list[int], per_level: bool = False) -> None:
         self.answers, self.per_level = answers, per_level
+        self.siblings = 2
         self.asked: list[list[float]] = []
         self.told: list[Round] = []
 
@@ -168,6 +184,9 @@ class Deep(Policy):
     def deepen(self, this: Round) -> int:
         self.asked.append(this.levels[-1][:, 1].tolist())
         return self.answers.pop(0)
+
+    def common(self, this: Round, allowed: Sequence[int]) -> int:
+        return max(count for count in allowed if count <= self.siblings)
 
     def observe(self, this: Round) -> None:
         self.told.append(this)
@@ -187,21 +206,45 @@ class TestDecisions:
         deciding.mark("begun")
         deciding.mark("caught_up")
         assert deciding.first(requests) == 4, "rounded down to a width"
-        assert policy.asked == [[pytest.approx(0.9), pytest.approx(UNKNOWN[1])]]
+        assert policy.asked == [[pytest.approx(0.9), pytest.approx(UNKNOWN[2])]]
         assert deciding.round is not None
         this = deciding.round.this
-        this.gamma, deciding.round.rest = 4, Letter(torch.full((2, 3, 6), 0.25))
+        deciding.round.rest = Letter(torch.full((2, 3, WIDTH), 0.25))
+        assert deciding.siblings(4, (0, 2, 5)) == 2
+        deciding.round.places = Letter(torch.tensor([[1, 12], [0, 3]]))
+        # The first is right in all of its spine; the second in one token of it, then in a sibling.
+        deciding.round.said = Letter(torch.tensor([[1, 2, 3, 4, 1, 2, 3, 4, 9], [1, 2, 3, 4, 1, 8, 9, 0, 0]]))
         for point in ("drafted", "verified", "extended"):
             deciding.mark(point)
         policy.answers.append(0)
         assert deciding.begin(requests, [0, 2, 4, 6]) == 0, "the next one begins before this one has ended"
-        assert deciding.finish([4, 1]) == requests and policy.told == [this]
-        assert (this.position, this.emitted, this.ranks, len(this.levels), this.resting) == (4, 7, [0, 0], 4, False)
+        ended = deciding.finish([4, 2])
+        assert ended is not None and ended.requests == requests and policy.told == [this]
+        assert (this.position, this.emitted, len(this.levels), this.resting) == (4, 8, 4, False)
+        assert (this.accepted, this.ranks, this.sibling_hits) == ([4, 1], [0, BEST], [False, False])
+        assert this.siblings is not None and np.argwhere(this.siblings).tolist() == [[0, 0, 1], [1, 0, 0], [1, 1, 0]]
         assert None not in (this.draft_ms, this.verify_ms, this.extend_ms) and this.decide_ms > 0
         assert known.last is not None and known.last[:, 1].tolist() == pytest.approx([0.9, 0.25, 0.25, 0.25])
         assert known.recent.values > deciding.served(requests)[1].recent.values
-        assert deciding.finish([0, 0]) == requests and policy.told[1].resting and policy.told[1].draft_ms is None
-        assert known.last is not None and not policy.told[1].levels and not deciding.finish([])
+        assert deciding.finish([0, 0]) is not None and policy.told[1].resting and policy.told[1].draft_ms is None
+        assert known.last is not None and not policy.told[1].levels and deciding.finish([]) is None
+
+    def test_a_sibling_that_was_right(self) -> None:
+        """Its rank is known from the candidates beside the spine's token, verified or not."""
+        deciding, requests = decisions(Deep([2, 2])), [Holder(), Holder()]
+        logits = torch.tensor([[4.0, 3.0, 2.0, 1.0, 0.0]] * 2)
+        for row, served in enumerate(deciding.served(requests)):
+            served.first = Letter(pack(logits.argmax(-1, keepdim=True), logits)), row
+        assert deciding.begin(requests, range(4)) == 2 and deciding.first(requests) == 2
+        assert deciding.round is not None
+        deciding.round.rest = Letter(pack(logits.argmax(-1, keepdim=True), logits)[:, None])
+        assert deciding.siblings(2, (0, 1)) == 1
+        deciding.round.places = Letter(torch.tensor([[1], [6]]))  # of the second, none
+        deciding.round.said = Letter(torch.tensor([[0, 0, 2, 7, 7], [0, 0, 3, 7, 7]]))
+        ended = deciding.finish([1, 0])
+        assert ended is not None
+        assert (ended.this.accepted, ended.this.ranks) == ([0, 0], [2, 3])
+        assert ended.this.sibling_hits == [True, False] and ended.this.offered_siblings == 1 and ended.this.emitted == 3
 
     def test_every_level_is_asked_about(self) -> None:
         policy = Deep([6, 6, 6, 2], per_level=True)
@@ -210,7 +253,8 @@ class TestDecisions:
         assert deciding.begin(requests, range(8)) == 6 and deciding.first(requests) == 6
         assert deciding.deepen(posted(0.7).read()) == 6 and deciding.deepen(posted(0.4).read()) == 2
         assert deciding.round is not None
-        deciding.round.this.gamma = 2
+        assert deciding.siblings(2, (0,)) == 0
+        deciding.round.said = Letter(torch.tensor([[5, 6, 5, 6, 7]]))
         deciding.finish([2])
         assert [asked[0] for asked in policy.asked] == pytest.approx([0.8, 0.7, 0.6])
         assert len(policy.told[0].levels) == 3 and policy.told[0].accepted == [2]
@@ -221,7 +265,8 @@ class TestDecisions:
         served.first = posted(0.8), 0
         assert deciding.begin(requests, [0, 2, 4]) == 2 and deciding.first(requests) == 2
         assert deciding.round is not None
-        deciding.round.this.gamma, deciding.round.rest = 2, Letter(torch.full((1, 1, 6), 0.25))
+        deciding.round.rest = Letter(torch.full((1, 1, WIDTH), 0.25))
+        assert deciding.siblings(2, (0, 4)) == 0
         served.first = posted(0.5), 0  # of the round after, before this one is finished
         deciding.finish([0])
         assert served.last is not None and served.last[:, 1].tolist() == pytest.approx([0.8, 0.25])
@@ -278,11 +323,65 @@ def test_one_rank_asks_nobody() -> None:
     assert Ranks().agree(lambda: 5) == 5 and Ranks().decides
 
 
-def test_what_widths_cost_is_added_up() -> None:
+def test_what_states_cost_is_added_up() -> None:
     prebuilt = Prebuilt("cpu")
-    assert str(prebuilt).startswith("0 widths built in 0.00 s")
-    for gamma in (0, 4):
-        with prebuilt.width(gamma):
+    assert str(prebuilt).startswith("0 states built in 0.00 s")
+    for name in ("γ 0", "γ 4"):
+        with prebuilt.state(name):
             pass
-    prebuilt.costs[4] = (0.5, 2.0)
-    assert "2 widths built in 0.50 s" in str(prebuilt) and "4: 500 ms 2.0 MiB" in str(prebuilt)
+    prebuilt.costs["γ 4"] = (0.5, 2.0)
+    assert "2 states built in 0.50 s" in str(prebuilt) and "γ 4: 500 ms 2.0 MiB" in str(prebuilt)
+
+
+def test_tree_sizes_are_within_what_can_be_drafted() -> None:
+    assert tree_sizes(Config(), 8) == TREES and tree_sizes(Config(), 1) == (3, 5)
+    assert tree_sizes(Config(trees=(4, 30)), 8) == (4, 30) and tree_sizes(Config(trees=()), 8) == ()
+    assert tree_sizes(Config(gamma=3), 8) == tree_sizes(Config(objective="tokens"), 8) == ()
+
+
+class TestPairs:
+    """A draft that cannot propose tokens for the target is refused in one line, before anything is loaded."""
+
+    @staticmethod
+    def arguments(target: Path, draft: Path, **more: Any) -> SimpleNamespace:
+        facts = {"trust_remote_code": False, "tokenizer_mode": "auto", "skip_tokenizer_init": False}
+        facts |= {"model_path": str(target), "tokenizer_path": str(target), "context_length": None}
+        return SimpleNamespace(**facts | {"speculative_draft_model_path": str(draft)} | more)
+
+    @pytest.fixture(scope="class")
+    def pair(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+        return save_pair(tmp_path_factory.mktemp("pair"))
+
+    def copy(self, draft: Path, to: Path, change: Callable[[dict[str, Any]], None], file: str) -> Path:
+        shutil.copytree(draft, to)
+        content = json.loads((to / file).read_text())
+        change(content)
+        (to / file).write_text(json.dumps(content))
+        return to
+
+    def test_what_fits(self, pair: tuple[Path, Path]) -> None:
+        check_pair(self.arguments(*pair))
+        check_pair(self.arguments(pair[0], pair[0].parent / "nowhere"))  # SGLang says what is wrong with it
+
+    def test_another_tokenizer(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
+        def swap(content: dict[str, Any]) -> None:
+            vocabulary = content["model"]["vocab"]
+            vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+
+        draft = self.copy(pair[1], tmp_path / "draft", swap, "tokenizer.json")
+        with pytest.raises(LaunchError, match=r"another tokenizer.*same family") as refusal:
+            check_pair(self.arguments(pair[0], draft))
+        assert "\n" not in str(refusal.value) and str(draft) in str(refusal.value)
+        check_pair(self.arguments(pair[0], draft, skip_tokenizer_init=True))
+
+    def test_another_size_of_vocabulary(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
+        draft = self.copy(pair[1], tmp_path / "draft", lambda content: content.update(vocab_size=320), "config.json")
+        with pytest.raises(LaunchError, match=r"vocabulary sizes differ.*259.*320"):
+            check_pair(self.arguments(pair[0], draft))
+
+    def test_fewer_positions(self, pair: tuple[Path, Path], tmp_path: Path) -> None:
+        fewer = {"max_position_embeddings": 256}
+        draft = self.copy(pair[1], tmp_path / "draft", lambda content: content.update(fewer), "config.json")
+        with pytest.raises(LaunchError, match=r"256 tokens of context.*1024.*add --context-length 256"):
+            check_pair(self.arguments(pair[0], draft))
+        check_pair(self.arguments(pair[0], draft, context_length=256))

@@ -16,8 +16,9 @@ from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.policy import Round
+from speckv.integrations.cost_store import remember, remembered
 from speckv.integrations.models import load_pair
-from speckv.integrations.transformers.calibrate import calibrate, remember, remembered
+from speckv.integrations.transformers.calibrate import about, calibrate
 
 NAME = "transformers"
 WARM_UP_TOKENS = 8
@@ -73,10 +74,10 @@ class Runner:
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         self.target, draft, self.tokenizer = load_pair(plan.pair, *REGIMES[regime], progress=report)
-        costs = remembered(self.target, draft)
+        costs = remembered(about(self.target, draft))
         if costs is None:
             costs = calibrate(self.target, draft, progress=report)
-            remember(self.target, draft, costs)
+            remember(about(self.target, draft), costs)
         self.costs = {"draft_ms": costs.draft[1], "verify_ms": {str(rows): ms for rows, ms in costs.verify.items()}}
         self.regime, self.tokens, self.policies = regime, plan.tokens, plan.policies
         # Said in full: what a model's own configuration would add differs between frameworks.

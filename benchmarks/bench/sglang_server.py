@@ -62,6 +62,7 @@ class Server:
         # Of its own choice, two servers that start together may take the same port for their rendezvous.
         settings += ["--nccl-port", str(free_port()), *options]
         given = {**os.environ, "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1), "TMPDIR": str(self.folder)}
+        given |= {"SPECKV_CACHE": str(self.folder / "cache")}  # what one server learns of costs is not another's
         if not torch.cuda.is_available():
             settings += CPU_SETTINGS
             given |= CPU_ENVIRONMENT

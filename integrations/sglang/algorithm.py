@@ -9,6 +9,7 @@ from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
 from speckv.integrations.sglang.config import LaunchError, ceiling, load_controller, read_config, tree_sizes
+from speckv.integrations.sglang.pairing import check_pair
 
 NAME = "SPECKV"
 
@@ -65,9 +66,12 @@ class SpecKVAlgorithm(CustomSpecAlgo):
         if getattr(server_args, "pp_size", 1) > 1:
             raise LaunchError(f"speckv: {NAME} cannot be combined with pipeline parallelism")
         if server_args.speculative_eagle_topk not in (None, 1):
-            raise LaunchError(f"speckv: {NAME} drafts chains; leave --speculative-eagle-topk out, or say 1")
+            raise LaunchError(
+                f"speckv: {NAME} drafts one spine and chooses what branches off; leave --speculative-eagle-topk out"
+            )
         steps = ceiling(config, server_args.speculative_num_steps)
         load_controller(config)
+        check_pair(server_args)
         server_args.speculative_eagle_topk = 1
         server_args.speculative_num_steps = steps
         server_args.speculative_num_draft_tokens = steps + 1

@@ -101,7 +101,9 @@ def _check(config: Config, given: set[str]) -> None:
         raise SpecKVError(f"log_every {config.log_every}: must be 1 or more")
     if config.compression is not None:
         compression_level(config.compression)
-    if config.gamma is not None and (others := given & {"controller", "objective", "mode", "fallback_gamma", "widths", "trees"}):
+    if config.gamma is not None and (
+        others := given & {"controller", "objective", "mode", "fallback_gamma", "widths", "trees"}
+    ):
         raise SpecKVError(f"gamma fixes the speculation length, so it contradicts {', '.join(sorted(others))}")
     if config.gamma is not None and config.max_gamma is not None and config.gamma > config.max_gamma:
         raise SpecKVError(f"gamma {config.gamma} contradicts max_gamma {config.max_gamma}")

@@ -36,12 +36,12 @@ def build_policy(
     config: Config,
     controller: Controller | None,
     level: int,
-    sizes: tuple[float, float],
+    costs: Costs,
     max_gamma: int,
     per_token: bool,
     siblings: bool,
 ) -> Policy:
-    """The policy that ``config`` asks for; ``sizes`` are the bytes of target and draft, to guess costs from.
+    """The policy that ``config`` asks for; ``costs`` are what it begins with.
 
     ``per_token`` says whether it may decide while drafting, and ``siblings`` whether a tree can be verified.
     """
@@ -50,7 +50,7 @@ def build_policy(
         config.objective,
         "token" if per_token else "step",
         level,
-        CostModel(Costs.from_sizes(*sizes), extends=True),
+        CostModel(costs, extends=True),
         config.gamma,
         max_gamma,
         siblings=siblings,
@@ -183,10 +183,10 @@ class Decisions:
         if self.round is not None:
             self.round.marks[point] = self.stopwatch.mark()
 
-    def finish(self, correct: list[int]) -> Sequence[Any]:
-        """Of the oldest unfinished round, how many drafted tokens were right per request; gives its requests."""
+    def finish(self, correct: list[int]) -> UnderWay | None:
+        """The oldest unfinished round, now that it is known how many drafted tokens were right of each request."""
         if not self._unfinished:
-            return ()
+            return None
         ended = self._unfinished.popleft()
         this, marks = ended.this, ended.marks
         if ended.first and not ended.drafted:
@@ -205,7 +205,7 @@ class Decisions:
             self.policy.observe(this)
             self.metrics.add(this, self.policy.fallbacks)
             this.remember()
-        return ended.requests
+        return ended
 
     def _notice(self, requests: Sequence[Any]) -> None:
         """Tell the policy which requests have ended since the last round, and how long reading took."""

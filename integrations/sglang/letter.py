@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-
 class Letter:
     """``content``, posted where it is computed, behind what is queued there: posting waits for nothing."""
 

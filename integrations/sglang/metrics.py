@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import Any
 
-from speckv.controller.policy import Round
+from speckv.controller.policy import SIBLINGS, Round
 
 logger = logging.getLogger("speckv")
 
@@ -30,7 +30,7 @@ class Metrics:
         self._last, self.fallbacks = this.gamma, fallbacks
         self.rounds += 1
         self.drafted += this.verified
-        self.accepted += sum(this.accepted)
+        self.accepted += this.emitted - this.size
         self.decide_ms += this.decide_ms
         self._since[this.gamma] += 1
         if self.rounds % self.log_every == 0:
@@ -63,11 +63,20 @@ class _Series:
             return made if more else made.labels(**labels)
 
         self._labels = labels
-        self._gamma = Gauge("speckv:gamma", "Draft tokens of the last round", names, multiprocess_mode="mostrecent")
-        self._gamma = self._gamma.labels(**labels)
-        self._rounds = count("rounds", "Rounds by number of draft tokens", "gamma")
-        self._drafted = count("drafted_tokens", "Draft tokens that were verified")
+
+        def latest(name: str, text: str) -> Any:
+            return Gauge(f"speckv:{name}", text, names, multiprocess_mode="mostrecent").labels(**labels)
+
+        self._labels = labels
+        self._gamma = latest("gamma", "Levels drafted and verified in the last round")
+        self._width = latest("verify_width", "Tokens of a request that the target verified in the last round")
+        self._rounds = count("rounds", "Rounds by number of levels", "gamma")
+        self._positions = count("verified_positions", "Positions that the target computed in rounds")
+        self._drafted = count("drafted_tokens", "Draft tokens that were verified, siblings among them")
         self._accepted = count("accepted_tokens", "Draft tokens that were accepted")
+        self._offered = count("siblings_offered", "Siblings that the draft offered beside verified levels")
+        self._siblings = count("siblings_verified", "Siblings that were verified")
+        self._hits = count("siblings_accepted", "Siblings that were accepted")
         self._wasted = count("wasted_tokens", "Draft tokens that were verified in vain")
         self._seconds = count("decision_seconds", "Time spent on deciding")
         self._switches = count("switches", "Rounds with another number of draft tokens than the one before")
@@ -75,11 +84,16 @@ class _Series:
         self._fallbacks = count("fallbacks", "Decisions without usable signals")
 
     def add(self, this: Round, switched: bool, fallbacks: int) -> None:
-        accepted = sum(this.accepted)
+        accepted = this.emitted - this.size
         self._gamma.set(this.gamma)
+        self._width.set((this.size + this.verified) / this.size)
         self._rounds.labels(**self._labels, gamma=str(this.gamma)).inc()
+        self._positions.inc(this.size + this.verified)
         self._drafted.inc(this.verified)
         self._accepted.inc(accepted)
+        self._offered.inc(this.gamma * this.size * SIBLINGS)
+        self._siblings.inc(this.offered_siblings)
+        self._hits.inc(sum(this.sibling_hits))
         self._wasted.inc(this.verified - accepted)
         self._seconds.inc(this.decide_ms / 1e3)
         self._switches.inc(switched)

@@ -18,10 +18,13 @@ def register() -> None:
     if problems := mismatches():
         logger.error("speckv: %s", explain(problems))
         return
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
     from speckv.integrations.sglang.algorithm import NAME, SpecKVAlgorithm, make_worker, validate
+    from speckv.integrations.sglang.backend import CHOOSES, for_trees
 
     SpeculativeAlgorithm.register(
         NAME, supports_overlap=True, validate_server_args=validate, spec_class=SpecKVAlgorithm
     )(make_worker)
+    HookRegistry.register(CHOOSES, for_trees, HookType.AROUND)

@@ -25,13 +25,18 @@ TOPK = 2
 
 def obstacle(runner: Any) -> str | None:
     """Why the target's ``runner`` can verify chains only; None if it can verify a tree."""
-    config, backend = runner.model_config, type(runner.attn_backend).__name__
+    backend = type(runner.attn_backend).__name__
+    if backend not in BRANCHING or torch.version.hip is not None:
+        return f"{backend} does not take a tree's mask"
+    return model_obstacle(runner.model_config)
+
+
+def model_obstacle(config: Any) -> str | None:
+    """The same of a model by its SGLang ``config``, whatever attends for it."""
     if config.sliding_window_size is not None or config.is_hybrid_swa:
         return "a sibling's column is further from its window's edge than its position"
     if config.model_is_mrope:
         return "SGLang counts positions of several kinds along a chain"
-    if backend not in BRANCHING or torch.version.hip is not None:
-        return f"{backend} does not take a tree's mask"
     return None
 
 

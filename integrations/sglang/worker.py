@@ -18,6 +18,7 @@ from speckv.controller.features import COMPRESSION_LEVELS, compression_level
 from speckv.integrations.compression import detect_level
 from speckv.integrations.sglang import decisions
 from speckv.integrations.sglang.config import Config, LaunchError, load_controller, read_config
+from speckv.integrations.sglang.costs import KeptCosts
 from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker
 from speckv.integrations.sglang.letter import Letter
@@ -29,8 +30,9 @@ from speckv.integrations.sglang.timing import Stopwatch
 
 logger = logging.getLogger("speckv")
 
-GAMMA = "speckv_gamma"
-"""In a response's meta_info: by output token, the γ of the round that began with it, and null elsewhere."""
+TOLD = ("speckv_gamma", "speckv_siblings", "speckv_sibling_hit")
+"""In a response's meta_info: by output token, of the round that began with it the γ, the siblings that were verified and
+whether one of these was right (0 or 1); null where no round began."""
 
 
 class SpecKVWorker(StandaloneWorkerV2):
@@ -74,21 +76,19 @@ class SpecKVWorker(StandaloneWorkerV2):
         obstacle = self.adaptive_controller.obstacle
         trees = "trees" if obstacle is None else f"chains ({obstacle})"
         logger.info("speckv: compression level %s, γ 0 … %d, %s, decided %s", name, self._ceiling, trees, decided)
-        sizes = (_bytes(target.model), _bytes(draft.draft_runner.model))
         ranks = Ranks(get_parallel().tp_group)
-        self.decisions = Decisions(
-            decisions.build_policy(
-                config, load_controller(config), level, sizes, self._ceiling, per_token, obstacle is None
-            ),
-            ranks,
-            Stopwatch(self.device),
-            Metrics(
-                ranks.decides and bool(get_observability().enable_metrics),
-                {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)},
-                config.log_every,
-            ),
+        self._costs = KeptCosts(self, ranks, needed=config.gamma is None and config.objective == "throughput")
+        policy = decisions.build_policy(
+            config, load_controller(config), level, self._costs.known, self._ceiling, per_token, obstacle is None
         )
-        draft.join(self, self.decisions)
+        labels = {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)}
+        publish = ranks.decides and bool(get_observability().enable_metrics)
+        self.meet(Decisions(policy, ranks, Stopwatch(self.device), Metrics(publish, labels, config.log_every)))
+
+    def meet(self, decisions: Decisions) -> None:
+        """Be decided for by ``decisions`` from now on."""
+        self.decisions = decisions
+        self._draft_worker.join(self, decisions)
 
     def build_adaptive_runtime_state(
         self, speculative_num_steps: int, speculative_num_draft_tokens: int, *args: Any, **kwargs: Any
@@ -103,6 +103,11 @@ class SpecKVWorker(StandaloneWorkerV2):
         if state.speculative_num_draft_tokens != self.speculative_num_draft_tokens:
             self.speculative_num_steps = -1  # by which alone SGLang tells states apart
         super().apply_runtime_state(state)
+
+    @property
+    def most_verified(self) -> int:
+        """Tokens of a request in the widest verify."""
+        return 1 + self._ceiling + self.adaptive_controller.counts(self._ceiling)[-1]
 
     @property
     def _ceiling(self) -> int:
@@ -135,21 +140,26 @@ class SpecKVWorker(StandaloneWorkerV2):
         if gamma:
             drafted, said = (of.view(size, -1) for of in (tree.draft_token, result.next_token_ids))
             under_way.said = Letter(torch.cat((drafted[:, 1 : gamma + 1], said[:, : gamma + 1]), dim=1))
-        # Reaches the response's meta_info: one value a round, which SGLang puts after those that are there.
-        result.logits_output.customized_info = {GAMMA: [self.speculative_num_steps] * len(batch.reqs)}
         return result
 
     def on_verify_complete_cpu(self, num_correct_drafts_per_req: list[int], batch_size: int = 0) -> None:
-        for request in self.decisions.finish(num_correct_drafts_per_req):
-            _align(request)
+        if (ended := self.decisions.finish(num_correct_drafts_per_req)) is not None:
+            this = ended.this
+            for row, request in enumerate(ended.requests):
+                siblings = 0 if this.siblings is None else int(this.siblings[row].sum())
+                _tell(request, (this.gamma, siblings, int(this.sibling_hits[row])))
+            self._costs.keep(self.decisions.policy)
 
 
-def _align(request: Any) -> None:
-    """Make the next value of GAMMA that of the round's first token: a stream is handed the values of its new tokens."""
+def _tell(request: Any, values: tuple[int, ...]) -> None:
+    """SGLang hands on a value for every token, and to a stream those of its new ones: here is the round's first."""
+    if request.finished():
+        return
     if request.customized_info is None:
         request.customized_info = {}
-    values = request.customized_info.setdefault(GAMMA, [])
-    values += [None] * (len(request.output_ids) - len(values))
+    for name, value in zip(TOLD, values, strict=True):
+        known = request.customized_info.setdefault(name, [])
+        known += [None] * (len(request.output_ids) - len(known)) + [value]
 
 
 def _level(config: Config, target: Any) -> int:
@@ -160,10 +170,6 @@ def _level(config: Config, target: Any) -> int:
         return detect_level(target.model_config.hf_config)
     except SpecKVError as error:
         raise LaunchError(f"speckv: {error} in the file of --speculative-adaptive-config") from None
-
-
-def _bytes(model: Any) -> float:
-    return float(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))
 
 
 def _no_switches(record: logging.LogRecord) -> bool:

@@ -13,9 +13,10 @@ from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
 from speckv.controller.policy import Policy
 from speckv.integrations.compression import detect_level
+from speckv.integrations.cost_store import remembered
 from speckv.integrations.runtime import Controller
 from speckv.integrations.transformers.branches import can_branch
-from speckv.integrations.transformers.calibrate import remembered
+from speckv.integrations.transformers.calibrate import about
 from speckv.integrations.transformers.hook import attach_policy
 from speckv.integrations.transformers.loop import RoundListener
 from speckv.integrations.transformers.pairing import check_models, unwrapped
@@ -68,7 +69,7 @@ def attach(
         trees = siblings and can_branch(target)
         level = compression_level(compression) if compression else detect_level(target.config)
         if costs is None:
-            costs = remembered(target, draft) or Costs.from_sizes(_bytes(target), _bytes(draft))
+            costs = remembered(about(target, draft)) or Costs.from_sizes(_bytes(target), _bytes(draft))
         policy = make_policy(loaded, objective, mode, level, CostModel(costs), gamma, max_gamma, trees)
     elif gamma is not None:
         raise SpecKVError("gamma and policy contradict each other; give one of them")

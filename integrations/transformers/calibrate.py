@@ -1,9 +1,7 @@
-"""Time a pair's forwards on this machine, and remember the result per pair, precision, device and versions."""
+"""Time a pair's forwards on this machine, and say what the result depends on."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from speckv.controller.calibration import read_costs, write_costs
 from speckv.controller.curve import LEAST_MS, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import processor, version
-from speckv.integrations.models.carried import Progress, cache_dir
+from speckv.integrations.models.carried import Progress
 from speckv.integrations.transformers.cache import new_cache
 from speckv.integrations.transformers.reach import positions
 
@@ -111,7 +108,7 @@ class _Bench:
 
 
 def about(target: PreTrainedModel, draft: PreTrainedModel) -> dict[str, Any]:
-    """What costs depend on: models, precisions, device, threads, versions."""
+    """What costs depend on, for ``cost_store``: models, precisions, device, threads, versions."""
     return {
         "target": _model(target),
         "draft": _model(draft),
@@ -119,30 +116,6 @@ def about(target: PreTrainedModel, draft: PreTrainedModel) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) or "" for name in PACKAGES},
     }
-
-
-def costs_path(target: PreTrainedModel, draft: PreTrainedModel) -> Path:
-    """Where the costs of this pair on this machine are remembered."""
-    text = json.dumps(about(target, draft), sort_keys=True)
-    return cache_dir() / "costs" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-
-def remember(target: PreTrainedModel, draft: PreTrainedModel, costs: Costs) -> Path:
-    """Store ``costs`` where :func:`remembered`, and so ``attach``, finds them; returns the file."""
-    path = costs_path(target, draft)
-    write_costs(costs, about(target, draft), path)
-    return path
-
-
-def remembered(target: PreTrainedModel, draft: PreTrainedModel) -> Costs | None:
-    """The costs that were calibrated for this pair here, or None. A damaged file raises SpecKVError."""
-    path = costs_path(target, draft)
-    if not path.exists():
-        return None
-    costs, of = read_costs(path)
-    if of != about(target, draft):
-        raise SpecKVError(f"{path}: says of itself that it is about something else; delete it and calibrate again")
-    return costs
 
 
 def _model(model: PreTrainedModel) -> dict[str, Any]:

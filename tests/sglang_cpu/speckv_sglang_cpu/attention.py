@@ -33,9 +33,7 @@ def _single(runner: Any, step: int | None = None) -> Any:
                 fed, seen = [int(count) for count in batch.extend_seq_lens.tolist()], lengths
             slots = self.req_to_token_pool.req_to_token
             start = 0
-            for number, (row, count, length) in enumerate(
-                zip(batch.req_pool_indices.tolist(), fed, seen, strict=True)
-            ):
+            for number, (row, count, length) in enumerate(zip(batch.req_pool_indices.tolist(), fed, seen, strict=True)):
                 mask = None
                 if 1 < count < length:
                     mask = torch.arange(length) <= torch.arange(length - count, length)[:, None]

@@ -29,7 +29,7 @@ class Steered(Policy):
 
     def __init__(self, genuine: Policy, most: int, file: Path) -> None:
         self.genuine, self.most, self.file = genuine, most, file
-        self.per_level = genuine.per_level
+        self.per_level, self.cost = genuine.per_level, genuine.cost
         self.random = random.Random(0)
         self.rounds = 0
         self.how = "real"
@@ -103,8 +103,8 @@ def register() -> None:
     genuine_policy, genuine_pack = decisions.build_policy, draft_worker.pack
     genuine_best = draft_worker.best_siblings
 
-    def steered(config: Any, controller: Any, level: int, sizes: Any, max_gamma: int, *rest: Any) -> Policy:
-        return Steered(genuine_policy(config, controller, level, sizes, max_gamma, *rest), max_gamma, file)
+    def steered(config: Any, controller: Any, level: int, costs: Any, max_gamma: int, *rest: Any) -> Policy:
+        return Steered(genuine_policy(config, controller, level, costs, max_gamma, *rest), max_gamma, file)
 
     def any_siblings(levels: Tensor, count: int) -> Tensor:
         if file.read_text().strip() != "random":
@@ -123,7 +123,7 @@ def register() -> None:
     genuine_catch_up = draft_worker.SpecKVDraftWorker._catch_up
 
     def catch_up(self: Any, batch: Any) -> None:
-        if self.decisions.policy.how != "cold":
+        if getattr(self.decisions.policy, "how", "") != "cold":
             genuine_catch_up(self, batch)
 
     decisions.build_policy = steered

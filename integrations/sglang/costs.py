@@ -1,0 +1,118 @@
+"""What rounds take, from one start of a server to the next: timed at the first, learnt on and kept while serving."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sglang.srt.runtime_context import get_parallel
+
+from speckv.controller.curve import Costs
+from speckv.controller.errors import SpecKVError
+from speckv.controller.policy import Policy
+from speckv.integrations.cost_store import costs_path, remember, remembered
+from speckv.integrations.installed import processor, version
+from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.warm_up import timed_costs
+
+if TYPE_CHECKING:
+    from speckv.integrations.sglang.worker import SpecKVWorker
+
+logger = logging.getLogger("speckv")
+
+EVERY = 30.0
+"""Seconds between two writes: SGLang ends its processes with a signal that nothing can be done upon."""
+
+
+class KeptCosts:
+    """Of a worker's pair on this machine; ``known`` is what its policy begins with. Rank 0 reads, times and writes."""
+
+    def __init__(self, worker: SpecKVWorker, ranks: Ranks, needed: bool) -> None:
+        self._about = about(worker)
+        self._writes = needed and ranks.decides
+        self._written = time.monotonic()
+        self.known = Costs.from_sizes(*(_bytes(runner.model) for runner in _runners(worker)))
+        if not needed:
+            return
+        stored = self._stored() if ranks.decides else None
+        if stored is not None:
+            self.known = stored
+        if ranks.agree(lambda: int(stored is None)):
+            self._time(worker, ranks)
+
+    def keep(self, policy: Policy) -> None:
+        """Write what ``policy`` has learnt since, if that is some time ago."""
+        if self._writes and policy.cost is not None and time.monotonic() - self._written >= EVERY:
+            self._write(policy.cost.learnt())
+
+    def _time(self, worker: SpecKVWorker, ranks: Ranks) -> None:
+        started = time.monotonic()
+        try:
+            timed = timed_costs(worker, ranks)
+        except Exception as error:  # whatever a backend has against such a batch: it can still serve
+            logger.warning("speckv: rounds could not be timed beforehand (%r); costs are learnt while serving", error)
+            return
+        if timed is not None:
+            self.known = timed
+            self._write(timed)
+        sizes = len(self.known.verify) if timed is not None else 0
+        logger.info("speckv: forwards of %d sizes timed in %.1f s", sizes, time.monotonic() - started)
+
+    def _write(self, costs: Costs) -> None:
+        if not self._writes:
+            return
+        self._written = time.monotonic()
+        try:
+            remember(self._about, costs)
+        except SpecKVError as error:
+            self._writes = False
+            logger.warning("speckv: costs are not kept: %s", error)
+
+    def _stored(self) -> Costs | None:
+        try:
+            found = remembered(self._about)
+        except SpecKVError as error:
+            logger.warning("speckv: costs are timed anew, since what is stored does not fit: %s", error)
+            return None
+        if found is not None:
+            logger.info("speckv: costs as stored in %s", costs_path(self._about))
+        return found
+
+
+def about(worker: SpecKVWorker) -> dict[str, Any]:
+    """What costs depend on, for ``cost_store``."""
+    target, draft = _runners(worker)
+    on_gpu = worker.device.startswith("cuda")
+    return {
+        "framework": "sglang",
+        "target": _model(target),
+        "draft": _model(draft),
+        "device": torch.cuda.get_device_name() if on_gpu else f"{worker.device} {processor()}",
+        "threads": 0 if on_gpu else torch.get_num_threads(),
+        "ranks": get_parallel().tp_size,
+        "attention": type(target.attn_backend).__name__,
+        "graphs": worker.draft_worker.captured,
+        "versions": {name: version(name) or "" for name in ("torch", "sglang")},
+    }
+
+
+def _runners(worker: SpecKVWorker) -> tuple[Any, Any]:
+    return worker.target_worker.model_runner, worker.draft_worker.draft_runner
+
+
+def _model(runner: Any) -> dict[str, Any]:
+    config = runner.model_config
+    return {
+        "name": Path(config.model_path).name,
+        "architecture": type(runner.model).__name__,
+        "parameters": sum(parameter.numel() for parameter in runner.model.parameters()),
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "quantization": config.quantization or "",
+    }
+
+
+def _bytes(model: Any) -> float:
+    return float(sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()))

@@ -1,0 +1,167 @@
+"""What rounds take, timed at start-up: the worker's own rounds, over requests that nobody sent.
+
+Their KV slots are taken from the empty pools and given back; what is in these does not matter for the time it takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
+from sglang.srt.sampling.sampling_params import SamplingParams
+from sglang.srt.speculative.eagle_info import EagleDraftInput
+
+from speckv.controller.curve import LEAST_MS, Costs
+from speckv.controller.policy import Policy, Round
+from speckv.integrations.sglang.decisions import Decisions
+from speckv.integrations.sglang.metrics import Metrics
+from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from speckv.integrations.sglang.worker import SpecKVWorker
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Batch sizes that are timed, as far as the time reaches: in between, and beyond, costs are linear in the positions."""
+
+CONTEXT = 16
+"""Tokens of each of the requests."""
+
+REPEATS = 3
+SECONDS = {"cpu": 25.0}
+MOST_SECONDS = 8.0
+"""After so many seconds no other round is begun, where the device is not in SECONDS."""
+
+Shape = tuple[int, int, int]
+"""Requests, γ, and siblings of each."""
+
+
+class _NoCache:
+    """Stands for a prefix cache that holds nothing, can do nothing and does nothing."""
+
+    def __init__(self, page_size: int, allocator: Any) -> None:
+        self.page_size, self.token_to_kv_pool_allocator = page_size, allocator
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+class _Scripted(Policy):
+    """Shapes rounds as told, and keeps how long they took."""
+
+    asks = False
+
+    def __init__(self) -> None:
+        self.shape: Shape = (1, 0, 0)
+        self.taken: dict[Shape, list[Round]] = defaultdict(list)
+
+    def begin(self, this: Round, room: int) -> int:
+        return self.shape[1]
+
+    def common(self, this: Round, allowed: Any) -> int:
+        return self.shape[2]
+
+    def observe(self, this: Round) -> None:
+        self.taken[self.shape].append(this)
+
+
+def timed_costs(worker: SpecKVWorker, ranks: Ranks) -> Costs | None:
+    """Median times by positions of a forward; None where there was no time for a single request's."""
+    policy = _Scripted()
+    worker.meet(Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30)))
+    end = time.monotonic() + SECONDS.get(worker.device, MOST_SECONDS)
+    for size in list(_sizes(worker)):
+        try:
+            with torch.inference_mode():
+                batch = _batch(worker, size)
+            for _ in range(1 + REPEATS):  # the first time kernels are chosen and memory is taken
+                for policy.shape in _shapes(worker, size):
+                    if ranks.agree(lambda: int(time.monotonic() < end)):
+                        _round(worker, batch)
+        finally:
+            worker.req_to_token_pool.clear()
+            worker.token_to_kv_pool_allocator.clear()
+    return _medians(policy.taken)
+
+
+def _sizes(worker: SpecKVWorker) -> Iterator[int]:
+    """Those of SIZES that the pools have room for."""
+    reserve = CONTEXT + worker.page_size + 4 * worker.most_verified
+    slots, requests = worker.token_to_kv_pool_allocator.available_size(), worker.req_to_token_pool.available_size()
+    return (size for size in SIZES if size <= requests and size * reserve <= slots)
+
+
+def _shapes(worker: SpecKVWorker, size: int) -> Iterator[Shape]:
+    """Rests, the shortest draft, the longest, and half of it, with no siblings and with the most that it can have."""
+    states = worker.adaptive_controller
+    ceiling = states.candidate_steps[-1]
+    yield size, 0, 0
+    for gamma in sorted({min(2, ceiling), (ceiling + 1) // 2, ceiling} & set(states.candidate_steps)):
+        for count in sorted({0, states.counts(gamma)[-1]}):
+            yield size, gamma, count
+
+
+def _batch(worker: SpecKVWorker, size: int) -> ScheduleBatch:
+    """``size`` requests that are about to begin a round, as the scheduler hands them to its worker."""
+    requests = []
+    for number in range(size):
+        prompt = array("q", range(5, 5 + CONTEXT))
+        request = Req(f"speckv-{number}", "", prompt, SamplingParams(temperature=0.0, max_new_tokens=1 << 10))
+        request.full_untruncated_fill_ids, request.logprob_start_len = prompt, -1
+        request.extend_end = CONTEXT
+        requests.append(request)
+    batch = ScheduleBatch.init_new(
+        reqs=requests,
+        req_to_token_pool=worker.req_to_token_pool,
+        token_to_kv_pool_allocator=worker.token_to_kv_pool_allocator,
+        tree_cache=_NoCache(worker.page_size, worker.token_to_kv_pool_allocator),
+        model_config=worker.target_worker.model_runner.model_config,
+        enable_overlap=False,
+        spec_algorithm=worker.speculative_algorithm,
+    )
+    batch.prepare_for_extend()
+    batch.prepare_for_decode()
+    for request in requests:
+        request.output_ids.append(5)
+    return batch
+
+
+def _round(worker: SpecKVWorker, batch: ScheduleBatch) -> None:
+    size, device = len(batch.reqs), worker.device
+    now = copy.copy(batch)
+    now.spec_info = EagleDraftInput(
+        topk_p=torch.ones((size, 1), device=device),
+        topk_index=torch.full((size, 1), 5, dtype=torch.int64, device=device),
+        bonus_tokens=torch.full((size,), 5, dtype=torch.int32, device=device),
+    )
+    with torch.inference_mode():
+        result = worker.forward_batch_generation(now)
+    accepted = result.accept_lens.tolist()  # which waits for the device
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    worker.decisions.finish([length - 1 for length in accepted])
+
+
+def _medians(taken: dict[Shape, list[Round]]) -> Costs | None:
+    draft: dict[int, list[float]] = defaultdict(list)
+    extend: dict[int, list[float]] = defaultdict(list)
+    verify: dict[int, list[float]] = defaultdict(list)
+    for (size, gamma, _), rounds in taken.items():
+        for this in rounds[1:]:
+            assert this.verify_ms is not None
+            verify[size + this.verified].append(this.verify_ms)
+            if gamma > 1 and this.draft_ms is not None:
+                draft[size].append(this.draft_ms / (gamma - 1))
+            if gamma and this.extend_ms is not None:
+                extend[size * (gamma + 1)].append(this.extend_ms)
+    if len(verify) < 2 or not draft:
+        return None
+    tables = [{rows: max(LEAST_MS, median(ms)) for rows, ms in sorted(of.items())} for of in (extend | draft, verify)]
+    return Costs(*tables)
