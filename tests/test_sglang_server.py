@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("sglang")
 
 from scipy.stats import chi2_contingency
+from sglang_kinds import KINDS, said
 from sglang_models import CONTEXT, EOS, requests, save_pair
 
 from speckv.benchmarks.bench.sglang_server import Server
@@ -50,7 +51,7 @@ class Steered(Server):
         self.file = folder / "steer"
         self.steer("real")
         config = folder / "speckv.json"
-        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20, "mode": mode}))
+        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20, "mode": mode, "warm_up": 2}))
         model, draft = pair
         super().__init__(
             model,
@@ -113,6 +114,13 @@ def test_greedy_output_is_that_of_plain_decoding(plain: Server, server: Steered)
         assert server.all(requests(COUNT), 4) == wanted
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_request_is_answered_as_without(plain: Server, server: Steered, kind: str) -> None:
+    path, body = KINDS[kind]
+    wanted = said(plain.post(path, **body))
+    assert wanted and said(server.post(path, **body)) == wanted
+
+
 def test_more_requests_than_slots(plain: Server, server: Steered) -> None:
     several = requests(24, seed=1)
     assert server.all(several, 12) == plain.all(several, 12)
@@ -123,9 +131,15 @@ def test_every_width_was_used(steered: Steered) -> None:
     answers = [steered.generate(ids, 30) for ids, _ in requests(6, seed=2)]
     used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"] if gamma is not None}
     assert {0, 1, 2, 3} <= used <= set(range(8))
+    siblings = [value for answer in answers for value in answer["meta_info"]["speckv_siblings"] if value is not None]
+    assert len(set(siblings)) > 5
+    assert any(hit for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
     assert any(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
     for answer in answers:
-        at = answer["meta_info"]["speckv_gamma"]
+        at, siblings, hits = (answer["meta_info"][f"speckv_{name}"] for name in ("gamma", "siblings", "sibling_hit"))
+        assert len(at) == len(siblings) == len(hits)
+        told = [round_ for round_ in zip(at, siblings, hits, strict=True) if round_[0] is not None]
+        assert all(0 <= beside <= 3 * gamma and hit <= beside for gamma, beside, hit in told)
         assert len(at) <= len(answer["output_ids"]) and sum(gamma is not None for gamma in at) == _rounds(answer)
 
 
@@ -311,7 +325,8 @@ def test_metrics_and_log(steered: Steered) -> None:
     series = steered.series()
     assert series["accepted_tokens_total"] + series["wasted_tokens_total"] == series["drafted_tokens_total"] > 0
     assert series["decision_seconds_total"] > 0 and series["switches_total"] > 0
-    assert {"gamma", "resumes_total", "fallbacks_total"} <= set(series)
+    assert {"gamma", "verify_width", "resumes_total", "fallbacks_total"} <= set(series)
+    assert series["verified_positions_total"] > series["drafted_tokens_total"]
     log = steered.log.read_text()
     assert abs(log.count(" rounds; γ of the last 20") - series["rounds_total"] / 20) <= 1
     assert "Switch adaptive runtime state" not in log
@@ -326,15 +341,15 @@ def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: St
     assert steered.log.read_text().count("not finite") == 1
 
 
-def test_sampling_has_the_targets_distribution(plain: Server, server: Steered) -> None:
-    """Three tokens at temperature 1 out of the 4 likeliest each: the joint counts are of one distribution."""
-    count, sampling = DRAWS, {"temperature": 1.0, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
+def distribution(which: Server, temperature: float) -> Counter[tuple[int, ...]]:
+    """Three tokens out of the 4 likeliest each, drawn often."""
+    sampling = {"temperature": temperature, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
+    answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * DRAWS, sampling_params=sampling)
+    return Counter(tuple(answer["output_ids"]) for answer in answers)
 
-    def draw(which: Server) -> Counter[tuple[int, ...]]:
-        answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * count, sampling_params=sampling)
-        return Counter(tuple(answer["output_ids"]) for answer in answers)
 
-    wanted, got = draw(plain), draw(server)
+def alike(wanted: Counter[tuple[int, ...]], got: Counter[tuple[int, ...]]) -> float:
+    """The probability that two samples of one distribution differ as much."""
     cells = sorted(set(wanted) | set(got), key=lambda cell: -(wanted[cell] + got[cell]))
     common = [cell for cell in cells if wanted[cell] + got[cell] >= 10]
     rest = [cell for cell in cells if wanted[cell] + got[cell] < 10]
@@ -342,7 +357,12 @@ def test_sampling_has_the_targets_distribution(plain: Server, server: Steered) -
     if not sum(row[-1] for row in table):
         table = [row[:-1] for row in table]
     assert len(table[0]) > 4
-    assert chi2_contingency(table).pvalue > 1e-3
+    return float(chi2_contingency(table).pvalue)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampling_has_the_targets_distribution(plain: Server, server: Steered, temperature: float) -> None:
+    assert alike(distribution(plain, temperature), distribution(server, temperature)) > 1e-3
 
 
 def test_quantised_targets(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -384,9 +404,16 @@ def test_restart_on_the_same_port_in_step_mode(
     again = Steered(pair, tmp_path, "step", port=old.port)
     try:
         again.wait()
+        wanted = plain.all(requests(COUNT), 4)
         for how in ("real", "random"):
             again.steer(how)
-            assert again.all(requests(16)) == plain.all(requests(16))
-        assert again.series()["drafted_tokens_total"] > again.series()["accepted_tokens_total"] > 0
+            for _ in range(2):
+                assert again.all(requests(COUNT), 4) == wanted
+        for temperature in (1.0, 0.7):
+            assert alike(distribution(plain, temperature), distribution(again, temperature)) > 1e-3
+        series = again.series()
+        assert series["drafted_tokens_total"] > series["accepted_tokens_total"] > 0
+        assert series["siblings_offered_total"] > series["siblings_verified_total"] > series["siblings_accepted_total"]
+        assert series["siblings_accepted_total"] > 0
     finally:
         again.stop()

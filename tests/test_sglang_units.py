@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -337,6 +338,16 @@ def test_tree_sizes_are_within_what_can_be_drafted() -> None:
     assert tree_sizes(Config(), 8) == TREES and tree_sizes(Config(), 1) == (3, 5)
     assert tree_sizes(Config(trees=(4, 30)), 8) == (4, 30) and tree_sizes(Config(trees=()), 8) == ()
     assert tree_sizes(Config(gamma=3), 8) == tree_sizes(Config(objective="tokens"), 8) == ()
+
+
+def test_the_dashboard_shows_every_series_and_no_other() -> None:
+    from prometheus_client import REGISTRY
+
+    Metrics(True, {"model_name": "a"}, 1000)
+    made = {series.name + "_total" * (series.type == "counter") for series in REGISTRY.collect()}
+    text = (Path(__file__).parent.parent / "examples" / "grafana-speckv.json").read_text()
+    shown = {name for panel in json.loads(text)["panels"] for name in re.findall(r"speckv:\w+", json.dumps(panel))}
+    assert shown == {name for name in made if name.startswith("speckv:")}
 
 
 class TestPairs:

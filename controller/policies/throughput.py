@@ -199,6 +199,7 @@ class ThroughputPolicy(LearnedPolicy):
         if notes.values is None:
             signals = np.concatenate(this.levels[: this.gamma]).reshape(this.gamma, this.size, -1).swapaxes(0, 1)
             if not self.per_level and not self.usable(signals):
+                notes.broken = True
                 return None
             notes.values = self._plan.values(signals)
         return notes.values

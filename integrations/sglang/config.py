@@ -47,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compression : of the target (fp16, int8, nf4), where it cannot be read from its configuration.
     widths : in step mode, the γ for which a CUDA graph is captured; others are rounded down to one of these.
     trees : the numbers of tokens of a request that a tree's verify may have; an empty list: chains only.
+    warm_up : seconds that timing rounds may take at start-up, where no costs are stored; 0 for a guess by size.
     log_every : rounds between two log lines.
     log_level : of the logger ``speckv``.
     """
@@ -60,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compression: str | None = None
     widths: tuple[int, ...] | None = None
     trees: tuple[int, ...] = TREES
+    warm_up: float | None = None
     log_every: int = 500
     log_level: str = "info"
 
@@ -97,6 +99,8 @@ def _check(config: Config, given: set[str]) -> None:
         least = 1 if key == "max_gamma" else 0
         if (number := getattr(config, key)) is not None and not least <= number <= MOST:
             raise SpecKVError(f"{key} {number}: must be within {least} … {MOST}")
+    if config.warm_up is not None and not 0 <= config.warm_up <= 600:
+        raise SpecKVError(f"warm_up {config.warm_up}: must be within 0 … 600 seconds")
     if config.log_every < 1:
         raise SpecKVError(f"log_every {config.log_every}: must be 1 or more")
     if config.compression is not None:

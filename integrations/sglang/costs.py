@@ -30,7 +30,7 @@ EVERY = 30.0
 class KeptCosts:
     """Of a worker's pair on this machine; ``known`` is what its policy begins with. Rank 0 reads, times and writes."""
 
-    def __init__(self, worker: SpecKVWorker, ranks: Ranks, needed: bool) -> None:
+    def __init__(self, worker: SpecKVWorker, ranks: Ranks, needed: bool, seconds: float | None) -> None:
         self._about = about(worker)
         self._writes = needed and ranks.decides
         self._written = time.monotonic()
@@ -41,17 +41,17 @@ class KeptCosts:
         if stored is not None:
             self.known = stored
         if ranks.agree(lambda: int(stored is None)):
-            self._time(worker, ranks)
+            self._time(worker, ranks, seconds)
 
     def keep(self, policy: Policy) -> None:
         """Write what ``policy`` has learnt since, if that is some time ago."""
         if self._writes and policy.cost is not None and time.monotonic() - self._written >= EVERY:
             self._write(policy.cost.learnt())
 
-    def _time(self, worker: SpecKVWorker, ranks: Ranks) -> None:
+    def _time(self, worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> None:
         started = time.monotonic()
         try:
-            timed = timed_costs(worker, ranks)
+            timed = timed_costs(worker, ranks, seconds)
         except Exception as error:  # whatever a backend has against such a batch: it can still serve
             logger.warning("speckv: rounds could not be timed beforehand (%r); costs are learnt while serving", error)
             return

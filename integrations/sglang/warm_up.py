@@ -5,7 +5,6 @@ Their KV slots are taken from the empty pools and given back; what is in these d
 
 from __future__ import annotations
 
-import copy
 import time
 from array import array
 from collections import defaultdict
@@ -35,9 +34,8 @@ CONTEXT = 16
 """Tokens of each of the requests."""
 
 REPEATS = 3
-SECONDS = {"cpu": 25.0}
-MOST_SECONDS = 8.0
-"""After so many seconds no other round is begun, where the device is not in SECONDS."""
+SECONDS, SECONDS_ON_A_CPU = 8.0, 25.0
+"""After so many no other round is begun, unless it is configured."""
 
 Shape = tuple[int, int, int]
 """Requests, γ, and siblings of each."""
@@ -72,39 +70,42 @@ class _Scripted(Policy):
         self.taken[self.shape].append(this)
 
 
-def timed_costs(worker: SpecKVWorker, ranks: Ranks) -> Costs | None:
-    """Median times by positions of a forward; None where there was no time for a single request's."""
+def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Costs | None:
+    """Median times by positions of a forward; None where there was no time for a single request's.
+
+    No round is begun that should end after ``seconds``, by what one of half as many requests took; the very first round
+    of a process, which takes longer than any other, is not counted.
+    """
     policy = _Scripted()
     worker.meet(Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30)))
-    end = time.monotonic() + SECONDS.get(worker.device, MOST_SECONDS)
-    for size in list(_sizes(worker)):
-        try:
-            with torch.inference_mode():
-                batch = _batch(worker, size)
-            for _ in range(1 + REPEATS):  # the first time kernels are chosen and memory is taken
-                for policy.shape in _shapes(worker, size):
-                    if ranks.agree(lambda: int(time.monotonic() < end)):
-                        _round(worker, batch)
-        finally:
-            worker.req_to_token_pool.clear()
-            worker.token_to_kv_pool_allocator.clear()
+    if seconds is None:
+        seconds = SECONDS if worker.device.startswith("cuda") else SECONDS_ON_A_CPU
+    if not seconds:
+        return None
+    _round(worker, 1)  # in which kernels are chosen and memory is taken
+    policy.taken.clear()
+    end = time.monotonic() + seconds
+    plan, took = list(_shapes(worker)), dict[Shape, float]()
+    for shape in plan * REPEATS:
+        size, gamma, count = policy.shape = shape
+        started = time.monotonic()
+        expected = took.get(shape, 2 * took.get((size // 2, gamma, count), 0.0))
+        if ranks.agree(lambda: int(time.monotonic() + expected < end)):
+            _round(worker, size)
+            took[shape] = time.monotonic() - started
     return _medians(policy.taken)
 
 
-def _sizes(worker: SpecKVWorker) -> Iterator[int]:
-    """Those of SIZES that the pools have room for."""
-    reserve = CONTEXT + worker.page_size + 4 * worker.most_verified
-    slots, requests = worker.token_to_kv_pool_allocator.available_size(), worker.req_to_token_pool.available_size()
-    return (size for size in SIZES if size <= requests and size * reserve <= slots)
-
-
-def _shapes(worker: SpecKVWorker, size: int) -> Iterator[Shape]:
-    """Rests, the shortest draft, the longest, and half of it, with no siblings and with the most that it can have."""
+def _shapes(worker: SpecKVWorker) -> Iterator[Shape]:
+    """Resting, half of the longest chain, and the largest tree, each for all of SIZES that the pools have room for."""
     states = worker.adaptive_controller
-    ceiling = states.candidate_steps[-1]
-    yield size, 0, 0
-    for gamma in sorted({min(2, ceiling), (ceiling + 1) // 2, ceiling} & set(states.candidate_steps)):
-        for count in sorted({0, states.counts(gamma)[-1]}):
+    half, ceiling = (states.candidate_steps[place] for place in (len(states.candidate_steps) // 2, -1))
+    most = states.counts(ceiling)[-1]
+    reserve = CONTEXT + worker.page_size + 3 * (1 + ceiling + most)
+    slots, requests = worker.token_to_kv_pool_allocator.available_size(), worker.req_to_token_pool.available_size()
+    sizes = [size for size in SIZES if size <= requests and size * reserve <= slots]
+    for gamma, count in dict.fromkeys(((0, 0), (half, 0), (ceiling, most))):
+        for size in sizes:
             yield size, gamma, count
 
 
@@ -133,20 +134,23 @@ def _batch(worker: SpecKVWorker, size: int) -> ScheduleBatch:
     return batch
 
 
-def _round(worker: SpecKVWorker, batch: ScheduleBatch) -> None:
-    size, device = len(batch.reqs), worker.device
-    now = copy.copy(batch)
-    now.spec_info = EagleDraftInput(
-        topk_p=torch.ones((size, 1), device=device),
-        topk_index=torch.full((size, 1), 5, dtype=torch.int64, device=device),
-        bonus_tokens=torch.full((size,), 5, dtype=torch.int32, device=device),
-    )
-    with torch.inference_mode():
-        result = worker.forward_batch_generation(now)
-    accepted = result.accept_lens.tolist()  # which waits for the device
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    worker.decisions.finish([length - 1 for length in accepted])
+@torch.inference_mode()
+def _round(worker: SpecKVWorker, size: int) -> None:
+    device = worker.device
+    try:
+        batch = _batch(worker, size)
+        batch.spec_info = EagleDraftInput(
+            topk_p=torch.ones((size, 1), device=device),
+            topk_index=torch.full((size, 1), 5, dtype=torch.int64, device=device),
+            bonus_tokens=torch.full((size,), 5, dtype=torch.int32, device=device),
+        )
+        accepted = worker.forward_batch_generation(batch).accept_lens.tolist()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        worker.decisions.finish([length - 1 for length in accepted])
+    finally:
+        worker.req_to_token_pool.clear()
+        worker.token_to_kv_pool_allocator.clear()
 
 
 def _medians(taken: dict[Shape, list[Round]]) -> Costs | None:
@@ -154,7 +158,7 @@ def _medians(taken: dict[Shape, list[Round]]) -> Costs | None:
     extend: dict[int, list[float]] = defaultdict(list)
     verify: dict[int, list[float]] = defaultdict(list)
     for (size, gamma, _), rounds in taken.items():
-        for this in rounds[1:]:
+        for this in rounds:
             assert this.verify_ms is not None
             verify[size + this.verified].append(this.verify_ms)
             if gamma > 1 and this.draft_ms is not None:

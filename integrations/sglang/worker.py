@@ -77,7 +77,7 @@ class SpecKVWorker(StandaloneWorkerV2):
         trees = "trees" if obstacle is None else f"chains ({obstacle})"
         logger.info("speckv: compression level %s, γ 0 … %d, %s, decided %s", name, self._ceiling, trees, decided)
         ranks = Ranks(get_parallel().tp_group)
-        self._costs = KeptCosts(self, ranks, needed=config.gamma is None and config.objective == "throughput")
+        self._costs = KeptCosts(self, ranks, config.gamma is None and config.objective == "throughput", config.warm_up)
         policy = decisions.build_policy(
             config, load_controller(config), level, self._costs.known, self._ceiling, per_token, obstacle is None
         )
@@ -103,11 +103,6 @@ class SpecKVWorker(StandaloneWorkerV2):
         if state.speculative_num_draft_tokens != self.speculative_num_draft_tokens:
             self.speculative_num_steps = -1  # by which alone SGLang tells states apart
         super().apply_runtime_state(state)
-
-    @property
-    def most_verified(self) -> int:
-        """Tokens of a request in the widest verify."""
-        return 1 + self._ceiling + self.adaptive_controller.counts(self._ceiling)[-1]
 
     @property
     def _ceiling(self) -> int:
