@@ -44,7 +44,7 @@ SGLANG_TESTS := $(wildcard tests/test_sglang_*.py)
 test-sglang: .venv-sglang/.ready
 	$(SGLANG)/python -m pytest -m "not long" $(SGLANG_TESTS)
 
-# Ten minutes of mixed load with aborts on a real server; stores benchmarks/results/soak-sglang.json.
+# A quarter of an hour of mixed load with aborts on real servers; stores benchmarks/results/soak-sglang.json.
 soak: .venv-sglang/.ready
 	$(SGLANG)/python tests/soak_sglang.py --json benchmarks/results/soak-sglang.json
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from speckv.benchmarks.bench.bound import DATA, TRACES, bounds
-from speckv.benchmarks.bench.plan import CHAIN, OURS, POLICIES, STOCK, Plan, balanced
+from speckv.benchmarks.bench.plan import CHAIN, OURS, POLICIES, STEP, STOCK, Plan, balanced
 from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.bench.run import run as run_bench
 from speckv.benchmarks.bench.run import store
@@ -39,6 +39,7 @@ def end_to_end(
     batch: Annotated[list[int] | None, typer.Option(help="Prompts in a call, transformers only; 1.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int | None, typer.Option(help="1, in SGLang 2: the second time in reverse.", min=1)] = None,
+    fresh: Annotated[bool, typer.Option(help="SGLang only: a server just started for every figure.")] = False,
     policy: Annotated[list[str] | None, typer.Option(help="plain and others; all when left out.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Store everything in this file.")] = None,
     threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
@@ -50,7 +51,11 @@ def end_to_end(
     """
     if framework not in REGIMES:
         raise SpecKVError(f"--framework {framework}: known are {', '.join(REGIMES)}")
-    known = [*POLICIES, CHAIN] if framework == "transformers" else [p for p in POLICIES if p not in (STOCK, "paper")]
+    known = (
+        [*POLICIES, CHAIN]
+        if framework == "transformers"
+        else [p for p in POLICIES if p not in (STOCK, "paper")] + [STEP]
+    )
     plan = Plan(
         balanced(load_prompts("heldout"), prompts or PROMPTS[framework]),
         pair,
@@ -63,6 +68,7 @@ def end_to_end(
         temperature,
         repeats=repeats or REPEATS[framework],
         threads=threads,
+        fresh=fresh,
     )
     command = " ".join(["python -m speckv.benchmarks.end_to_end", *sys.argv[1:]])
     with progress() as report:

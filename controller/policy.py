@@ -8,15 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from speckv.controller.curve import Costs
 from speckv.controller.features import RecentAcceptance
-
-if TYPE_CHECKING:
-    from speckv.controller.cost import CostModel
 
 BEST = 4
 """Most probable tokens known of every drafted level: the spine's own and up to three siblings."""
@@ -122,8 +120,6 @@ class Policy(ABC):
     verified never depends on which one it is, and no decision sees this round's acceptance draws or target logits.
     """
 
-    cost: CostModel | None = None
-    """What it has learnt of the time that rounds take, if it goes by that."""
     asks = True
     """Whether ``deepen`` is to be asked at all; if not, a loop need not read signals while it drafts."""
     per_level = False
@@ -148,8 +144,8 @@ class Policy(ABC):
     def common(self, this: Round, allowed: Sequence[int]) -> int:
         """How many siblings to verify of every request, one of the ascending ``allowed``, the first of which is 0.
 
-        Which ones is the loop's to choose, by the draft's probabilities: a server does it on the device. Deciding before
-        drafting, this is known when no more than the first level's signals are.
+        Which ones is the loop's to choose, by the draft's probabilities: a server does it on the device. Deciding
+        before drafting, this is known when no more than the first level's signals are.
         """
         return 0
 
@@ -162,6 +158,10 @@ class Policy(ABC):
 
     def caught_up(self, tokens: int, ms: float) -> None:  # noqa: B027 - for those that go by costs
         """The draft processed ``tokens`` of prompts, or of what it had missed, in ``ms``."""
+
+    def learnt(self) -> Costs | None:
+        """What rounds take, as far as it has learnt that, to begin with another time; None if it does not go by it."""
+        return None
 
     def ended(self, tokens: int) -> None:  # noqa: B027 - for those that plan ahead
         """A request has ended after ``tokens`` of output."""

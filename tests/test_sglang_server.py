@@ -131,7 +131,9 @@ def test_every_width_was_used(steered: Steered) -> None:
     answers = [steered.generate(ids, 30) for ids, _ in requests(6, seed=2)]
     used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"] if gamma is not None}
     assert {0, 1, 2, 3} <= used <= set(range(8))
-    siblings = [value for answer in answers for value in answer["meta_info"]["speckv_siblings"] if value is not None]
+    siblings = [
+        sum(value) for answer in answers for value in answer["meta_info"]["speckv_siblings"] if value is not None
+    ]
     assert len(set(siblings)) > 5
     assert any(hit for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
     assert any(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
@@ -139,7 +141,9 @@ def test_every_width_was_used(steered: Steered) -> None:
         at, siblings, hits = (answer["meta_info"][f"speckv_{name}"] for name in ("gamma", "siblings", "sibling_hit"))
         assert len(at) == len(siblings) == len(hits)
         told = [round_ for round_ in zip(at, siblings, hits, strict=True) if round_[0] is not None]
-        assert all(0 <= beside <= 3 * gamma and hit <= beside for gamma, beside, hit in told)
+        for gamma, beside, hit in told:
+            assert len(beside) in (0, gamma) and all(0 <= count <= 3 for count in beside)
+            assert not hit or beside[hit - 1]
         assert len(at) <= len(answer["output_ids"]) and sum(gamma is not None for gamma in at) == _rounds(answer)
 
 

@@ -6,13 +6,25 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.bench.plan import DENSE, OURS, PLAIN, REGIMES, Entry, Plan, Unit, load_formats
+from speckv.benchmarks.bench.plan import (
+    CHAIN,
+    DENSE,
+    OURS,
+    PLAIN,
+    REGIMES,
+    STEP,
+    Entry,
+    Plan,
+    Unit,
+    load_formats,
+)
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
@@ -27,6 +39,9 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """Of what is not compressed; what is computes in bfloat16."""
 
 CEILING = 8
+SETTINGS: dict[str, dict[str, Any]] = {OURS: {}, CHAIN: {"trees": []}, STEP: {"mode": "step"}}
+"""Of our own policies: what is said in the file of ``--speculative-adaptive-config``."""
+
 WARM_UP = 1
 OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
 
@@ -38,7 +53,7 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
     """
     python = plan.sglang_python or own_python()
     for regime in plan.regimes:
-        policies = [policy for policy in plan.policies if policy in (PLAIN, OURS) or policy.startswith("fixed-")]
+        policies = [policy for policy in plan.policies if policy in (PLAIN, *SETTINGS) or policy.startswith("fixed-")]
         work = [
             (repeat, policy, size)
             for repeat in range(plan.repeats)
@@ -53,8 +68,10 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
         with ExitStack() as held:
             models = folders(plan.pair, held, report, *REGIMES[regime])
             prompts = _ids(models[0], plan.prompts)
-            for repeat, policy in dict.fromkeys((repeat, policy) for repeat, policy, _ in todo):
-                sizes = [size for at, of, size in todo if (at, of) == (repeat, policy)]
+            turns: dict[Any, list[int]] = {}
+            for repeat, policy, size in todo:
+                turns.setdefault((repeat, policy, size if plan.fresh else 0), []).append(size)
+            for (repeat, policy, _), sizes in turns.items():
                 with Serving(plan, regime, policy, models, python) as serving:
                     for size in sizes:
                         entries = serving.answer(prompts, size)
@@ -92,11 +109,14 @@ def options(policy: str, regime: str, draft: str, slots: int, controller: str, f
     if policy == PLAIN:
         return made
     made += ["--speculative-draft-model-path", draft, "--speculative-draft-load-format", draft_format]
-    if policy == OURS:
+    if policy in SETTINGS:
         made += ["--speculative-algorithm", "SPECKV", "--speculative-num-steps", str(CEILING)]
+        said = dict(SETTINGS[policy])
         if controller != "default":
+            said["controller"] = str(Path(controller).absolute())
+        if said:
             settings = folder / "speckv.json"
-            settings.write_text(json.dumps({"controller": str(Path(controller).absolute())}), encoding="utf-8")
+            settings.write_text(json.dumps(said), encoding="utf-8")
             made += ["--speculative-adaptive-config", str(settings)]
         return made
     gamma = int(policy.removeprefix("fixed-"))
@@ -125,7 +145,8 @@ class Serving:
 
     def answer(self, prompts: Sequence[tuple[Prompt, list[int]]], size: int) -> list[Entry]:
         """All prompts, ``size`` at a time, from an empty prefix cache, after a few to warm up with."""
-        self._pass(prompts[: WARM_UP * size], size)
+        if not self.plan.fresh:
+            self._pass(prompts[: WARM_UP * size], size)
         started = time.perf_counter()
         entries = self._pass(prompts, size)
         wall = 1e3 * (time.perf_counter() - started)
@@ -151,7 +172,10 @@ class Serving:
             facts, output = event["meta_info"], event["output_ids"]
             now = 1e3 * (time.perf_counter() - started)
             arrivals += [round(now, 1)] * (facts["completion_tokens"] - len(arrivals))
-        gammas = [gamma for gamma in facts.get("speckv_gamma", []) if gamma is not None]
+        gammas, siblings, hits = (
+            [value for value in facts.get(name, []) if value is not None]
+            for name in ("speckv_gamma", "speckv_siblings", "speckv_sibling_hit")
+        )
         count = facts["completion_tokens"]
         rounds = facts.get("spec_verify_ct", count - 1)
         if self.policy.startswith("fixed-"):
@@ -169,9 +193,19 @@ class Serving:
             "output": output,
             "rounds": rounds,
             "drafted": sum(gammas),
-            "accepted": facts.get("spec_num_correct_drafts", 0),
+            "accepted": facts.get("spec_num_correct_drafts", 0) - sum(map(bool, hits)),
+            "siblings": by_depth(siblings),
+            "sibling_hits": {str(depth): count for depth, count in sorted(Counter(hits).items()) if depth},
             "gammas": gammas or [0] * rounds,
         }
+
+
+def by_depth(rounds: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The numbers of siblings of several rounds by depth, from 1, added up."""
+    totals: Counter[int] = Counter()
+    for counts in rounds:
+        totals.update(dict(enumerate(counts, 1)))
+    return {str(depth): count for depth, count in sorted(totals.items()) if count}
 
 
 def _key(regime: str, repeat: int, policy: str, size: int) -> str:

@@ -35,8 +35,8 @@ KIND, VERSION = "speckv bench", 1
 """What a result file says it is."""
 
 PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
-CHAIN = "speckv-chain"
-"""Ours without siblings; in SGLang there are none yet."""
+CHAIN, STEP = "speckv-chain", "speckv-step"
+"""Ours without siblings; ours decided before drafting, as a server with captured graphs has to."""
 
 ALONE = (STOCK,)
 """Policies that take one prompt at a time."""
@@ -46,9 +46,9 @@ POLICIES = (PLAIN, "fixed-2", "fixed-4", "fixed-8", STOCK, "paper", OURS)
 Entry = dict[str, Any]
 """One timed generation: ``framework``, ``regime``, ``policy``, ``concurrency``, ``repeat``, ``prompt_id``, ``task``;
 ``tokens`` and ``ms``, ``arrivals_ms`` of its tokens, ``output`` ids; ``rounds``, ``drafted``, ``accepted``, and
-``gammas`` of its rounds. In transformers also ``siblings`` that were verified and ``sibling_hits`` that were right, by
-depth; ``steps``, a list of [γ, accepted, draft ms, verify ms, siblings, whether one was right, levels drafted], without
-the rounds that hold a prefill; and for ours ``predicted``, a list of [P(accepted > i), whether it was].
+``gammas`` of its rounds; ``siblings`` verified and ``sibling_hits`` that were right, by depth. In transformers
+also ``steps``, a list of [γ, accepted, draft ms, verify ms, siblings, if one was right, levels drafted], without the
+rounds that hold a prefill; and for ours ``predicted``, a list of [P(accepted > i), whether it was].
 
 In transformers ``concurrency`` is the prompts of one call, a batch: its tokens are counted together, its texts are one
 output, and since a batch has no streamer and its rounds are of several texts, there are no arrivals, no steps and no
@@ -72,13 +72,15 @@ class Plan:
     threads: int = 0
     controller: str = "default"
     sglang_python: str = ""
+    fresh: bool = False
+    """In SGLang: every figure from a server that was just started, without stored costs or anything to warm up with."""
 
     def check(self, frameworks: Collection[str]) -> None:
         """Raise SpecKVError on what cannot be measured."""
         _known("framework", self.frameworks, frameworks)
         _known("compression", self.regimes, REGIMES)
         fixed = {name for name in self.policies if name.startswith("fixed-") and name[6:].isdigit()}
-        _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, "speckv-step", CHAIN))
+        _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, STEP, CHAIN))
         if PLAIN not in self.policies:
             raise SpecKVError("policies: plain is missing, and everything is measured against it")
         counts = Counter(prompt.id for prompt in self.prompts)
@@ -94,7 +96,7 @@ class Plan:
 
     def setting(self, digest: str) -> dict[str, Any]:
         """What two measurements must share to stand in one table; ``digest`` is the controller's."""
-        kept = ("pair", "tokens", "temperature", "threads")
+        kept = ("pair", "tokens", "temperature", "threads", *(["fresh"] if self.fresh else []))
         return {name: value for name, value in asdict(self).items() if name in kept} | {"controller": digest}
 
 

@@ -243,8 +243,7 @@ def _loads(result: Result) -> str:
         if Finding.BELOW in of and len(of) > 1:
             lost = listed([at_once(one) for one in of[Finding.BELOW]])
             won = listed([str(one) for one in of.get(Finding.ABOVE, [])])
-            text = f"{framework}, {regime}: {OURS} loses with {lost}"
-            text += f" and pays at {won}" if won else ""
+            text = f"{framework}, {regime}: {OURS} loses with {lost}" + (f" and pays at {won}" if won else "")
             made.append(f"{text}. A server has one setting for all loads: choose by the load it mostly has.")
     return "\n".join(made)
 

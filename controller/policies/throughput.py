@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speckv.controller.cost import MOST_TABLES, CostModel
+from speckv.controller.curve import Costs
 from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.features import FURTHEST, LEAST_CONFIDENCE
@@ -169,6 +170,9 @@ class ThroughputPolicy(LearnedPolicy):
 
     def caught_up(self, tokens: int, ms: float) -> None:
         self.cost.learn_reading(tokens, ms)
+
+    def learnt(self) -> Costs:
+        return self.cost.learnt()
 
     def ended(self, tokens: int) -> None:
         self._length.add(tokens, 1.0)

@@ -50,8 +50,8 @@ class SpecKVAlgorithm(CustomSpecAlgo):
         )
 
     def resolve_max_speculative_num_draft_tokens(self, server_args: Any) -> int | None:
-        """SGLang reserves KV slots for so many tokens of a request in every round: a tree's may be more than a chain's."""
-        chain = super().resolve_max_speculative_num_draft_tokens(server_args)
+        """SGLang reserves KV slots for so many tokens of a request and round; a tree's may be more than a chain's."""
+        chain: int | None = super().resolve_max_speculative_num_draft_tokens(server_args)
         if chain is None:
             return None
         config = read_config(resolving_view(server_args).speculative_adaptive_config)

@@ -45,8 +45,8 @@ class KeptCosts:
 
     def keep(self, policy: Policy) -> None:
         """Write what ``policy`` has learnt since, if that is some time ago."""
-        if self._writes and policy.cost is not None and time.monotonic() - self._written >= EVERY:
-            self._write(policy.cost.learnt())
+        if self._writes and time.monotonic() - self._written >= EVERY and (costs := policy.learnt()) is not None:
+            self._write(costs)
 
     def _time(self, worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> None:
         started = time.monotonic()

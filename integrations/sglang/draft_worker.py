@@ -55,7 +55,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         self._recorded = torch.zeros((self._topk1_parents_prealloc.shape[0], MOST, WIDTH), device=self.device)
 
     def _rebuild_topk1_chain_buffers(self) -> None:
-        """SGLang's draft loop needs them; while a tree is verified, or a state for that is built, nothing is drafted."""
+        """SGLang's draft loop needs them; nothing is drafted while a tree is verified or a state for that is built."""
         if self.speculative_num_draft_tokens == self.speculative_num_steps + 1:
             super()._rebuild_topk1_chain_buffers()
 

@@ -10,7 +10,7 @@ from speckv.integrations.sglang.config import LaunchError
 
 
 def check_pair(server_args: Any) -> None:
-    """Raise LaunchError where vocabularies or the draft's positions do not fit; models that cannot be read are not ours.
+    """Raise LaunchError where vocabularies or the draft's positions do not fit, if the models can be read at all.
 
     SGLang finds a part of this out itself, once both models are loaded, and ends in a traceback of its scheduler.
     """

@@ -57,7 +57,7 @@ def best_siblings(levels: Tensor, count: int) -> Tensor:
 def tree_input(
     chain: EagleVerifyInput, levels: Tensor, places: Tensor, lengths: Tensor, longest: int, backend: Any
 ) -> EagleVerifyInput:
-    """``chain``, of γ + 1 tokens a request, with the siblings at ``places`` (n, K) of ``levels`` (n, γ, WIDTH) after it.
+    """``chain``, γ + 1 tokens a request, with the siblings at ``places`` (n, K) of ``levels`` (n, γ, WIDTH) after it.
 
     ``lengths`` (n,) are the tokens before, at most ``longest``, and ``backend`` is to verify N = γ + 1 + K tokens of
     each. A sibling that is not there is a token which nothing leads to.

@@ -90,7 +90,7 @@ def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Co
         size, gamma, count = policy.shape = shape
         started = time.monotonic()
         expected = took.get(shape, 2 * took.get((size // 2, gamma, count), 0.0))
-        if ranks.agree(lambda: int(time.monotonic() + expected < end)):
+        if ranks.agree(lambda: int(time.monotonic() + expected < end)):  # noqa: B023 - asked at once
             _round(worker, size)
             took[shape] = time.monotonic() - started
     return _medians(policy.taken)
@@ -167,5 +167,7 @@ def _medians(taken: dict[Shape, list[Round]]) -> Costs | None:
                 extend[size * (gamma + 1)].append(this.extend_ms)
     if len(verify) < 2 or not draft:
         return None
-    tables = [{rows: max(LEAST_MS, median(ms)) for rows, ms in sorted(of.items())} for of in (extend | draft, verify)]
-    return Costs(*tables)
+    drafting, verifying = (
+        {rows: max(LEAST_MS, median(ms)) for rows, ms in sorted(of.items())} for of in (extend | draft, verify)
+    )
+    return Costs(drafting, verifying)

@@ -31,8 +31,8 @@ from speckv.integrations.sglang.timing import Stopwatch
 logger = logging.getLogger("speckv")
 
 TOLD = ("speckv_gamma", "speckv_siblings", "speckv_sibling_hit")
-"""In a response's meta_info: by output token, of the round that began with it the γ, the siblings that were verified and
-whether one of these was right (0 or 1); null where no round began."""
+"""In a response's meta_info: by output token, of the round that began with it the γ, the numbers of siblings that were
+verified by depth, and at which depth one of these was right (0: none was); null where no round began."""
 
 
 class SpecKVWorker(StandaloneWorkerV2):
@@ -44,6 +44,7 @@ class SpecKVWorker(StandaloneWorkerV2):
     """
 
     _draft_worker: SpecKVDraftWorker
+    topk: int
     adaptive_controller: States
     decisions: Decisions
 
@@ -141,12 +142,13 @@ class SpecKVWorker(StandaloneWorkerV2):
         if (ended := self.decisions.finish(num_correct_drafts_per_req)) is not None:
             this = ended.this
             for row, request in enumerate(ended.requests):
-                siblings = 0 if this.siblings is None else int(this.siblings[row].sum())
-                _tell(request, (this.gamma, siblings, int(this.sibling_hits[row])))
+                siblings = [] if this.siblings is None else this.siblings[row].sum(axis=1).tolist()
+                hit = this.accepted[row] + 1 if this.sibling_hits[row] else 0
+                _tell(request, (this.gamma, siblings, hit))
             self._costs.keep(self.decisions.policy)
 
 
-def _tell(request: Any, values: tuple[int, ...]) -> None:
+def _tell(request: Any, values: tuple[Any, ...]) -> None:
     """SGLang hands on a value for every token, and to a stream those of its new ones: here is the round's first."""
     if request.finished():
         return

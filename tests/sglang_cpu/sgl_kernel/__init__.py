@@ -1,7 +1,7 @@
 """Plain-torch stand-in for the compiled CPU kernels that SGLang imports as ``sgl_kernel``.
 
-It has what a dense model runs whose draft proposes a chain (top-k 1); the verify may be of any tree. Every other name can be imported and raises when
-called. Names and arguments are SGLang's (0.5.23), its spelling included.
+It has what a dense model runs whose draft proposes a chain (top-k 1); the verify may be of any tree. Every other name
+can be imported and raises when called. Names and arguments are SGLang's (0.5.23), its spelling included.
 """
 
 from __future__ import annotations

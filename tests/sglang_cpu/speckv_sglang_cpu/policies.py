@@ -29,7 +29,7 @@ class Steered(Policy):
 
     def __init__(self, genuine: Policy, most: int, file: Path) -> None:
         self.genuine, self.most, self.file = genuine, most, file
-        self.per_level, self.cost = genuine.per_level, genuine.cost
+        self.per_level = genuine.per_level
         self.random = random.Random(0)
         self.rounds = 0
         self.how = "real"
@@ -82,6 +82,9 @@ class Steered(Policy):
 
     def caught_up(self, tokens: int, ms: float) -> None:
         self.genuine.caught_up(tokens, ms)
+
+    def learnt(self) -> Any:
+        return self.genuine.learnt()
 
     def ended(self, tokens: int) -> None:
         self.genuine.ended(tokens)
