@@ -91,13 +91,13 @@ def _end_to_end(result: dict[str, Any]) -> str:
 
 
 def _widths(result: dict[str, Any]) -> str:
-    lines = ["| ceiling | widths built beforehand | seconds | MiB | server up after, s |", "|---:|---:|---:|---:|---:|"]
+    lines = ["| ceiling | states built beforehand | seconds | MiB | server up after, s |", "|---:|---:|---:|---:|---:|"]
     for row in result["rows"]:
         made = f"{row['widths_s']:.2f} | {row['widths_mib']:.1f}"
         lines.append(f"| {row['ceiling']} | {row['widths']} | {made} | {row['start_s']:.0f} |")
     intro = (
-        f"`{result['command']}`: what SGLang's server takes to build a state for every γ up to the ceiling, draft loop "
-        "eager. The ceiling's own state is part of any start and not counted."
+        f"`{result['command']}`: what SGLang's server takes to build a state for every γ up to the ceiling and every "
+        "size of a tree, draft loop eager. The ceiling's own state is part of any start and not counted."
     )
     return "\n".join([intro, "", *lines])
 

@@ -40,8 +40,8 @@ SURVIVAL = (
 )
 """Regularised, as prompts are few and their rounds alike; the ablation is in benchmarks/data/README.md."""
 MOST_EXAMPLES = 600_000
-"""That the survival head is fitted to, drawn from all there are: those of one round are much alike. Two fits differ by up
-to 0.5 % of the tokens per second in replay, whatever they were fitted to."""
+"""That the survival head is fitted to, drawn from all there are: those of one round are much alike. Two fits differ by
+up to 0.5 % of the tokens per second in replay, whatever they were fitted to."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.bench.plan import REGIMES, Plan
+from speckv.benchmarks.bench.plan import CHAIN, OURS, REGIMES, Plan
 from speckv.benchmarks.bench.rows import Row
 from speckv.benchmarks.peers import make_peer
 from speckv.benchmarks.progress import Report
@@ -78,7 +78,7 @@ def bounds(
         predicted = {policy: play(_policy(policy, cost, loaded), positions, cost, order).rate for policy in policies}
         of = {row["policy"]: row for row in result["rows"] if _is(row, regime) and row["task"] == "all"}
         row: Row = {"framework": "transformers", "regime": regime, "prompts": len(chosen)}
-        bound = clairvoyant(positions, cost, order, siblings=False)
+        bound = clairvoyant(positions, cost, order, siblings=OURS in policies)
         row["clairvoyant_vs_plain"] = bound.rate / predicted["plain"]
         row["predicted_vs_plain"] = {policy: rate / predicted["plain"] for policy, rate in predicted.items()}
         row["measured_vs_plain"] = {policy: of[policy]["vs_plain"] for policy in policies}
@@ -104,7 +104,7 @@ def _policy(name: str, regime: Regime, loaded: Controller) -> Policy:
     level = compression_level(regime.compression)
     if name.startswith("speckv"):
         mode = "step" if name.endswith("step") else "token"
-        return make_policy(loaded, "throughput", mode, level, regime.cost_model(), siblings=False)
+        return make_policy(loaded, "throughput", mode, level, regime.cost_model(), siblings=name != CHAIN)
     return make_peer(name, loaded, level)
 
 

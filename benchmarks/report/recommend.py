@@ -27,7 +27,8 @@ MOST_PROMPTS = 1000
 def recommendations(result: Result) -> list[str]:
     """A paragraph per place, then what concerns all of them."""
     made = [_place(result, place) for place in result.places]
-    return made + [text for text in (_loads(result), _differences(result), _skipped(result)) if text]
+    skipped = [f"Not measured: {name}, {of}: {reason}" for name, of, reason in result.skipped]
+    return made + [text for text in (_loads(result), _differences(result), "\n".join(skipped)) if text]
 
 
 def _place(result: Result, place: Place) -> str:
@@ -246,7 +247,3 @@ def _loads(result: Result) -> str:
             text = f"{framework}, {regime}: {OURS} loses with {lost}" + (f" and pays at {won}" if won else "")
             made.append(f"{text}. A server has one setting for all loads: choose by the load it mostly has.")
     return "\n".join(made)
-
-
-def _skipped(result: Result) -> str:
-    return "\n".join(f"Not measured: {name}, {of}: {reason}" for name, of, reason in result.skipped)
