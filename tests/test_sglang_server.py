@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -60,7 +61,7 @@ class Steered(Server):
             *("--speculative-adaptive-config", str(config), "--enable-metrics", "--grammar-backend", "xgrammar"),
             # Prompts are read in several chunks, and slots are handed out several at a time.
             *("--chunked-prefill-size", "48", "--page-size", "16"),
-            environment={"SPECKV_TEST_STEER": str(self.file)},
+            environment={"SPECKV_TEST_STEER": str(self.file), "SPECKV_CACHE": str(model.parent / "cache")},
             **more,
         )
 
@@ -334,6 +335,7 @@ def test_metrics_and_log(steered: Steered) -> None:
     log = steered.log.read_text()
     assert abs(log.count(" rounds; γ of the last 20") - series["rounds_total"] / 20) <= 1
     assert "Switch adaptive runtime state" not in log
+    assert re.search(r"speckv: forwards of \d+ sizes timed in", log) and "decided after each draft token" in log
 
 
 def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: Steered) -> None:
@@ -415,6 +417,7 @@ def test_restart_on_the_same_port_in_step_mode(
                 assert again.all(requests(COUNT), 4) == wanted
         for temperature in (1.0, 0.7):
             assert alike(distribution(plain, temperature), distribution(again, temperature)) > 1e-3
+        assert "speckv: costs as stored in" in again.log.read_text()
         series = again.series()
         assert series["drafted_tokens_total"] > series["accepted_tokens_total"] > 0
         assert series["siblings_offered_total"] > series["siblings_verified_total"] > series["siblings_accepted_total"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
 import re
 import shutil
 import sys
@@ -27,6 +28,8 @@ from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import BEST, Policy, Request, Round
 from speckv.integrations.runtime import Controller
+from speckv.integrations.sglang import costs
+from speckv.integrations.sglang.backend import for_trees
 from speckv.integrations.sglang.config import (
     TREES,
     Config,
@@ -348,6 +351,98 @@ def test_the_dashboard_shows_every_series_and_no_other() -> None:
     text = (Path(__file__).parent.parent / "examples" / "grafana-speckv.json").read_text()
     shown = {name for panel in json.loads(text)["panels"] for name in re.findall(r"speckv:\w+", json.dumps(panel))}
     assert shown == {name for name in made if name.startswith("speckv:")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "wanted"),
+    [
+        ({}, "flashinfer"),
+        ({"flashinfer": False}, "triton"),
+        ({"sinks": True}, "triton"),
+        ({"chosen": "triton"}, "triton"),
+        ({"cuda": False}, "fa3"),
+        ({"algorithm": "STANDALONE"}, "fa3"),
+        ({"mla": True}, "fa3"),
+        ({"window": 128}, "fa3"),
+        ({"trees": []}, "fa3"),
+    ],
+)
+def test_where_no_backend_was_named_one_is_taken_that_takes_trees(
+    changed: dict[str, Any], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"flashinfer": True, "sinks": False, "chosen": "fa3", "cuda": True, "algorithm": "SPECKV", "mla": False}
+    facts |= {"window": None, "trees": [3, 5]} | changed
+    monkeypatch.setattr("sglang.srt.platforms.current_platform", SimpleNamespace(is_cuda=lambda: facts["cuda"]))
+    monkeypatch.setattr("sglang.srt.utils.is_flashinfer_available", lambda: facts["flashinfer"])
+    config = written(tmp_path, trees=facts["trees"])
+    view = SimpleNamespace(speculative_algorithm=facts["algorithm"], speculative_adaptive_config=config)
+    model = SimpleNamespace(sliding_window_size=facts["window"], is_hybrid_swa=False, model_is_mrope=False)
+    model.has_attention_sinks = facts["sinks"]
+    assert for_trees(lambda *_: facts["chosen"], view, facts["mla"], model) == wanted
+
+
+class TestKeptCosts:
+    """Timed at the first start, found at the second, and whatever is wrong with either is said in a line."""
+
+    timed = Costs({1: 1.0, 4: 2.0}, {1: 10.0, 9: 12.0})
+
+    @pytest.fixture
+    def worker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setenv("SPECKV_CACHE", str(tmp_path))
+        monkeypatch.setattr(costs, "get_parallel", lambda: SimpleNamespace(tp_size=1))
+        monkeypatch.setattr(costs, "timed_costs", lambda *_: self.timed)
+        model = torch.nn.Linear(8, 8)
+        config = SimpleNamespace(model_path="/a/target", dtype=torch.float32, quantization=None)
+        runner = SimpleNamespace(model=model, model_config=config, attn_backend=object())
+        return SimpleNamespace(
+            device="cpu",
+            target_worker=SimpleNamespace(model_runner=runner),
+            draft_worker=SimpleNamespace(draft_runner=runner, captured=False),
+        )
+
+    def start(self, worker: Any, needed: bool = True) -> costs.KeptCosts:
+        return costs.KeptCosts(worker, Ranks(), needed, None)
+
+    def test_the_second_start_finds_what_the_first_has_timed(
+        self, worker: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert self.start(worker).known == self.timed
+        monkeypatch.setattr(costs, "timed_costs", lambda *_: 1 / 0)
+        with caplog.at_level("INFO", logger="speckv"):
+            assert self.start(worker).known == self.timed
+        assert "costs as stored in" in caplog.text
+
+    def test_what_is_stored_and_does_not_fit_is_timed_anew(self, worker: Any, caplog: pytest.LogCaptureFixture) -> None:
+        self.start(worker)
+        (file,) = Path(os.environ["SPECKV_CACHE"]).glob("costs/*.json")
+        file.write_text("{}")
+        with caplog.at_level("WARNING", logger="speckv"):
+            assert self.start(worker).known == self.timed
+        assert "timed anew" in caplog.text and len(caplog.records) == 1
+        assert json.loads(file.read_text())["verify_ms"] == {"1": 10.0, "9": 12.0}
+
+    def test_without_timings_costs_are_guessed(
+        self, worker: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(costs, "timed_costs", lambda *_: 1 / 0)
+        with caplog.at_level("WARNING", logger="speckv"):
+            assert self.start(worker).known == Costs.from_sizes(288.0, 288.0)
+        assert "learnt while serving" in caplog.text
+        assert self.start(worker, needed=False).known == Costs.from_sizes(288.0, 288.0)
+        assert not list(Path(os.environ["SPECKV_CACHE"]).rglob("*.json"))
+
+    def test_what_is_learnt_is_written_back(self, worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        kept = self.start(worker)
+        policy = ThroughputPolicy(Controller.load(), 0, CostModel(kept.known, extends=True))
+        policy.cost.observe(Round([Request()] * 2, verify_ms=77.0))
+        kept.keep(policy)
+        assert self.start(worker).known == self.timed, "it is not written in every round"
+        monkeypatch.setattr(costs, "EVERY", 0.0)
+        kept.keep(FixedPolicy(3))
+        kept.keep(policy)
+        known = self.start(worker).known
+        assert known.verify == {1: 10.0, 2: pytest.approx(77.0), 9: pytest.approx(77.0, rel=1.0)}
+        assert known.draft == self.timed.draft
 
 
 class TestPairs:
