@@ -17,9 +17,10 @@ ROOT = Path.cwd()
 
 
 def results_section(results: Path) -> str:
-    """Tables of every ``demo-*.json`` and ``end-to-end-*.json``, of ``widths``, ``replay`` and ``gpu.json``."""
+    """Tables of every ``demo-``, ``end-to-end-`` and ``fresh-*.json``, of ``widths``, ``replay`` and ``gpu.json``."""
     parts = [_table(_read(path)) for path in sorted(results.glob("demo-*.json"))]
-    parts += [_end_to_end(_read(path)) for path in sorted(results.glob("end-to-end-*.json"))]
+    timed = (path for kind in ("end-to-end", "fresh") for path in sorted(results.glob(f"{kind}-*.json")))
+    parts += [_end_to_end(_read(path)) for path in timed]
     if (path := results / "widths.json").exists():
         parts.append(_widths(_read(path)))
     if (path := results / "replay.json").exists():
@@ -80,6 +81,8 @@ def _end_to_end(result: dict[str, Any]) -> str:
     order = "policies interleaved"
     if framework == "sglang":
         order = "one server after the other"
+        if settings.get("fresh"):
+            order = "every figure of a server that was just started, its costs timed by itself"
         if settings["repeats"] > 1:
             order += f", {settings['repeats']} times in mirrored order"
     return (
