@@ -30,7 +30,7 @@ def test_posting_signals_waits_for_nothing_and_reading_does() -> None:
     torch.cuda._sleep(1_000_000_000)
     letter = Letter(pack(logits.argmax(-1, keepdim=True), logits))
     assert time.perf_counter() - start < 0.2
-    assert letter.read()[0, 1] == pytest.approx(0.25)
+    assert letter.read()[0, 2] == pytest.approx(0.25)
 
 
 def test_times_are_those_of_the_device() -> None:
@@ -48,7 +48,7 @@ def test_greedy_output_with_and_without_graphs_and_overlap(tmp_path: Path, optio
     config = tmp_path / "speckv.json"
     config.write_text(json.dumps({"max_gamma": 6}))
     limits = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "4096")
-    answers = []
+    answers, logs = [], []
     for more in (
         (),
         (
@@ -59,6 +59,8 @@ def test_greedy_output_with_and_without_graphs_and_overlap(tmp_path: Path, optio
         server = Server(target, *limits, *options, *more)
         try:
             answers.append(server.wait().all(requests(32)))
+            logs.append(server.log.read_text())
         finally:
             server.stop()
     assert answers[0] == answers[1]
+    assert ", trees, decided" in logs[1], "where no attention backend is named, one is taken that verifies trees"
