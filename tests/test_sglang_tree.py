@@ -162,7 +162,7 @@ def test_siblings_that_are_not_there() -> None:
     places = best_siblings(few, 6)
     assert (places[:, :4] < 6).all() and (places[:, 4:] == 6).all()
     few[0, :, 1:] = float("nan")
-    assert (best_siblings(few, 2)[0] == 6).all()
+    assert (best_siblings(few, 2)[0] == 6).all() and (others(few)[0] == -1).all()
     assert len(paths_of(built(few, best_siblings(few, 2), torch.tensor([4, 4])), 0)) == 3
 
 

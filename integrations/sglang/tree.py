@@ -102,9 +102,9 @@ def tree_input(
 
 
 def others(levels: Tensor) -> Tensor:
-    """The candidates beside the drafted token, (n, γ, SIBLINGS), −1 where the draft has no other."""
+    """The candidates beside the drafted token, (n, γ, SIBLINGS), −1 where the draft has no other or none is known."""
     candidates = levels[..., CANDIDATES][..., 1:]
-    return torch.where(candidates != levels[..., :1], candidates, -1.0)
+    return torch.where((candidates >= 0) & (candidates != levels[..., :1]), candidates, -1.0)
 
 
 def _mask(sees: Tensor, lengths: Tensor, longest: int, backend: Any) -> Tensor:
