@@ -366,7 +366,9 @@ def alike(wanted: Counter[tuple[int, ...]], got: Counter[tuple[int, ...]]) -> fl
     return float(chi2_contingency(table).pvalue)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(
+    ("server", "temperature"), [("random", 1.0), ("random", 0.7), ("real", 1.0)], indirect=["server"]
+)
 def test_sampling_has_the_targets_distribution(plain: Server, server: Steered, temperature: float) -> None:
     assert alike(distribution(plain, temperature), distribution(server, temperature)) > 1e-3
 
