@@ -100,7 +100,8 @@ def _widths(result: dict[str, Any]) -> str:
         lines.append(f"| {row['ceiling']} | {row['widths']} | {made} | {row['start_s']:.0f} |")
     intro = (
         f"`{result['command']}`: what SGLang's server takes to build a state for every γ up to the ceiling and every "
-        "size of a tree, draft loop eager. The ceiling's own state is part of any start and not counted."
+        "size of a tree, draft loop eager. The ceiling's own state is part of any start and not counted; the start has "
+        "the timing of rounds in it, as no costs are stored."
     )
     return "\n".join([intro, "", *lines])
 

@@ -89,12 +89,13 @@ class Stats:
             "draft_ms": self.draft_ms,
             "verify_ms": self.verify_ms,
             "decide_ms": self.decide_ms,
-            "gammas": _by_number(self.gammas),
-            "siblings": _by_number(self.siblings),
-            "sibling_hits": _by_number(self.sibling_hits),
+            "gammas": by_number(self.gammas),
+            "siblings": by_number(self.siblings),
+            "sibling_hits": by_number(self.sibling_hits),
             "trees": self.trees,
         }
 
 
-def _by_number(counts: Counter[int]) -> dict[str, int]:
+def by_number(counts: Counter[int]) -> dict[str, int]:
+    """``counts`` for JSON: string keys in ascending order, without those that are 0."""
     return {str(number): counts[number] for number in sorted(counts) if counts[number]}

@@ -27,6 +27,7 @@ from speckv.controller.curve import Costs
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import BEST, Policy, Request, Round
+from speckv.integrations.device import sent
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang import costs
 from speckv.integrations.sglang.backend import for_trees
@@ -41,7 +42,7 @@ from speckv.integrations.sglang.config import (
 )
 from speckv.integrations.sglang.decisions import UNKNOWN, Decisions
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.sglang.letter import Letter, sent
+from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.pairing import check_pair
 from speckv.integrations.sglang.prebuilt import Prebuilt
@@ -170,7 +171,7 @@ def test_signals_are_copied_when_they_are_posted() -> None:
     recorded = torch.tensor([[3.0, 0.5]])
     letter = Letter(recorded)
     recorded.zero_()
-    assert letter.read().tolist() == [[3.0, 0.5]] and sent(letter.read(), "cpu").tolist() == [[3.0, 0.5]]
+    assert letter.read().tolist() == [[3.0, 0.5]] and sent(letter.read(), torch.device("cpu")).tolist() == [[3.0, 0.5]]
 
 
 class Deep(Policy):

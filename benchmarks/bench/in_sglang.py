@@ -30,6 +30,7 @@ from speckv.benchmarks.profile import chat_inputs
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.errors import SpecKVError
+from speckv.controller.stats import by_number
 from speckv.integrations.installed import version
 from speckv.integrations.models.compressed import compressed_folder
 from speckv.integrations.models.loading import load_model, load_tokenizer, perturbed, resolve
@@ -176,6 +177,9 @@ class Serving:
             [value for value in facts.get(name, []) if value is not None]
             for name in ("speckv_gamma", "speckv_siblings", "speckv_sibling_hit")
         )
+        by_depth: Counter[int] = Counter()
+        for counts in siblings:
+            by_depth.update(dict(enumerate(counts, 1)))
         count = facts["completion_tokens"]
         rounds = facts.get("spec_verify_ct", count - 1)
         if self.policy.startswith("fixed-"):
@@ -194,18 +198,10 @@ class Serving:
             "rounds": rounds,
             "drafted": sum(gammas),
             "accepted": facts.get("spec_num_correct_drafts", 0) - sum(map(bool, hits)),
-            "siblings": by_depth(siblings),
-            "sibling_hits": {str(depth): count for depth, count in sorted(Counter(hits).items()) if depth},
+            "siblings": by_number(by_depth),
+            "sibling_hits": by_number(Counter(filter(None, hits))),
             "gammas": gammas or [0] * rounds,
         }
-
-
-def by_depth(rounds: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The numbers of siblings of several rounds by depth, from 1, added up."""
-    totals: Counter[int] = Counter()
-    for counts in rounds:
-        totals.update(dict(enumerate(counts, 1)))
-    return {str(depth): count for depth, count in sorted(totals.items()) if count}
 
 
 def _key(regime: str, repeat: int, policy: str, size: int) -> str:

@@ -1,4 +1,4 @@
-"""The attention backend where nobody named one: SGLang's choice, unless that cannot verify a tree and another can."""
+"""Which attention backends can verify a tree; and the one to take where nobody named any."""
 
 from __future__ import annotations
 
@@ -6,13 +6,35 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 logger = logging.getLogger("speckv")
 
 CHOOSES = "sglang.srt.arg_groups.overrides.get_default_attn_backend"
 """What SGLang calls when no attention backend was named; hooked by its plugin mechanism."""
 
-BRANCHING = ("flashinfer", "triton")
-"""Names of the backends whose verify sees what the mask says."""
+BRANCHING = {"flashinfer": "FlashInferAttnBackend", "triton": "TritonAttnBackend"}
+"""By name, the classes of SGLang's attention backends whose verify sees what the mask says, whatever the top-k.
+
+The others take a top-k of 1 for a chain, or keep a state a token.
+"""
+
+
+def obstacle(runner: Any) -> str | None:
+    """Why the target's ``runner`` can verify chains only; None if it can verify a tree."""
+    backend = type(runner.attn_backend).__name__
+    if backend not in BRANCHING.values() or torch.version.hip is not None:
+        return f"{backend} does not take a tree's mask"
+    return model_obstacle(runner.model_config)
+
+
+def model_obstacle(config: Any) -> str | None:
+    """The same of a model by its SGLang ``config``, whatever attends for it."""
+    if config.sliding_window_size is not None or config.is_hybrid_swa:
+        return "a sibling's column is further from its window's edge than its position"
+    if config.model_is_mrope:
+        return "SGLang counts positions of several kinds along a chain"
+    return None
 
 
 def for_trees(original: Callable[..., str], server_args: Any, use_mla_backend: bool, model_config: Any) -> str:
@@ -21,7 +43,6 @@ def for_trees(original: Callable[..., str], server_args: Any, use_mla_backend: b
 
     from speckv.integrations.sglang.algorithm import NAME
     from speckv.integrations.sglang.config import ceiling, read_config, tree_sizes
-    from speckv.integrations.sglang.tree import model_obstacle
 
     chosen = original(server_args, use_mla_backend, model_config)
     if str(server_args.speculative_algorithm).upper() != NAME or chosen in BRANCHING or not current_platform.is_cuda():

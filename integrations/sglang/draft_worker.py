@@ -14,10 +14,11 @@ from sglang.srt.speculative.eagle_utils import per_step_draft_out_cache_loc
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneDraftWorker
 from torch import Tensor
 
+from speckv.integrations.device import sent
 from speckv.integrations.sglang.catch_up import as_prefill
 from speckv.integrations.sglang.config import MOST
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.sglang.letter import Letter, sent
+from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.tree import best_siblings, tree_input
 from speckv.integrations.signals import WIDTH, pack
 
@@ -95,7 +96,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         """The verify input of a tree: ``chain`` with ``count`` siblings of every request beside it."""
         assert self.decisions.round is not None
         size = len(batch.reqs)
-        first = sent(self.decisions.round.first_level(), self.device)[:, None]
+        first = sent(self.decisions.round.first_level(), torch.device(self.device))[:, None]
         rest = torch.stack(self._read, 1) if self._read else self._recorded[:size]
         levels = torch.cat((first, rest[:, : gamma - 1]), dim=1)
         places = best_siblings(levels, count)

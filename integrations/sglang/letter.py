@@ -1,4 +1,4 @@
-"""Tensors on their way from the device to the host, and back."""
+"""Tensors on their way from the device to the host."""
 
 from __future__ import annotations
 
@@ -26,11 +26,3 @@ class Letter:
             self._arrival.synchronize()
         content: NDArray[Any] = self._host.numpy()
         return content
-
-
-def sent(content: NDArray[Any], device: str) -> Tensor:
-    """``content`` on its way to ``device``; nothing waits for it."""
-    there = torch.from_numpy(content)
-    if device.startswith("cuda"):
-        there = there.pin_memory()
-    return there.to(device, non_blocking=True)

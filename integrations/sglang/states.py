@@ -15,8 +15,8 @@ from sglang.srt.environ import envs
 from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController, SpecRuntimeState
 
 from speckv.controller.policy import SIBLINGS
+from speckv.integrations.sglang.backend import obstacle
 from speckv.integrations.sglang.config import Config, tree_sizes
-from speckv.integrations.sglang.tree import obstacle
 
 if TYPE_CHECKING:
     from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker

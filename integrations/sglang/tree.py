@@ -13,31 +13,8 @@ from torch import Tensor
 from speckv.controller.policy import SIBLINGS
 from speckv.integrations.signals import CANDIDATES, LEVEL
 
-BRANCHING = {"FlashInferAttnBackend", "TritonAttnBackend"}
-"""SGLang's attention backends whose verify sees what the mask says, whatever the server's top-k.
-
-The others take a top-k of 1 for a chain, or keep a state a token.
-"""
-
 TOPK = 2
 """What SGLang is told of a tree: with 1 it would leave what was accepted where it is."""
-
-
-def obstacle(runner: Any) -> str | None:
-    """Why the target's ``runner`` can verify chains only; None if it can verify a tree."""
-    backend = type(runner.attn_backend).__name__
-    if backend not in BRANCHING or torch.version.hip is not None:
-        return f"{backend} does not take a tree's mask"
-    return model_obstacle(runner.model_config)
-
-
-def model_obstacle(config: Any) -> str | None:
-    """The same of a model by its SGLang ``config``, whatever attends for it."""
-    if config.sliding_window_size is not None or config.is_hybrid_swa:
-        return "a sibling's column is further from its window's edge than its position"
-    if config.model_is_mrope:
-        return "SGLang counts positions of several kinds along a chain"
-    return None
 
 
 def best_siblings(levels: Tensor, count: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation import logits_process
 
-from speckv.integrations.transformers.device import draw, read, sent
+from speckv.integrations.device import draw, read, sent
 from speckv.integrations.transformers.draft import fit_vocabulary
 from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree

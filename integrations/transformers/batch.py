@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from speckv.integrations.device import sent
 from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
 from speckv.integrations.transformers.cache import as_keyword
 from speckv.integrations.transformers.columns import Columns
-from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.draft import DraftModel
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
 from speckv.integrations.transformers.text import Text

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from speckv.integrations.device import sent
 from speckv.integrations.transformers.cache import new_cache, parameters
 from speckv.integrations.transformers.columns import additive, by_kind
-from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.tree import Tree
 
 FULL, SLIDING = "full_attention", "sliding_attention"

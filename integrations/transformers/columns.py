@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from speckv.integrations.transformers.device import read, sent
+from speckv.integrations.device import read, sent
 
 WASTE, LEAST_WASTE = 0.25, 32
 """Share of columns, and number of them, that no sequence needs, above which they are taken out."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
+from speckv.integrations.device import draw
 from speckv.integrations.signals import CANDIDATES, LEVEL, pack
 from speckv.integrations.transformers.accept import Acceptance, hear, of_text, processed
-from speckv.integrations.transformers.device import draw
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 from speckv.integrations.transformers.target import TargetModel
 from speckv.integrations.transformers.text import Text

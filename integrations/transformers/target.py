@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
+from speckv.integrations.device import sent
 from speckv.integrations.transformers.branches import can_branch, gather, tree_inputs
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
-from speckv.integrations.transformers.device import sent
 from speckv.integrations.transformers.reach import Reach
 from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from transformers import Cache, EosTokenCriteria, GenerationConfig, MaxLengthCriteria, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
-from speckv.integrations.transformers.device import sent
+from speckv.integrations.device import sent
 
 
 def padded(texts: Sequence[Text], config: GenerationConfig) -> Tensor:

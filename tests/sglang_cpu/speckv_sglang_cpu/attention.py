@@ -113,6 +113,6 @@ def register() -> None:
     HookRegistry.register(factory + "create_draft_extend_backend", extend_backend, HookType.AROUND)
     register_attention_backend("torch_native")(_single)
 
-    from speckv.integrations.sglang import tree
+    from speckv.integrations.sglang.backend import BRANCHING
 
-    tree.BRANCHING.add("TreeAttention")
+    BRANCHING["torch_native"] = "TreeAttention"
