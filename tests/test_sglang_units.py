@@ -138,8 +138,10 @@ class TestDraftCache:
         cache.missed(torch.tensor([3, 12]), requests, [1, 1])
         assert cache.starts(self.table, self.rows, [6, 6]) == [2, 5]
         assert cache.starts(self.table, self.rows, [2, 5]) == [2, 5]
-        cache.missed(torch.tensor([4]), requests[:1], [1])
+        cache.missed(torch.tensor([4]), requests[:1], [requests[0].stale + 1])
         assert [request.stale for request in requests] == [2, 1]
+        cache.missed(self.table[1, :3], requests[:1], [3])  # taken back, and read again up to here
+        assert requests[0].stale == 3
 
     def test_a_slot_stays_stale_for_who_inherits_it(self) -> None:
         cache, request = DraftCache(16, "cpu"), Request()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sglang.srt.arg_groups.overrides import resolving_view
@@ -11,6 +12,8 @@ from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 from speckv.integrations.sglang.config import LaunchError, ceiling, load_controller, read_config, tree_sizes
 from speckv.integrations.sglang.pairing import check_pair
 
+logger = logging.getLogger("speckv")
+
 NAME = "SPECKV"
 
 UNSUPPORTED = (
@@ -18,6 +21,8 @@ UNSUPPORTED = (
     ("speculative_use_rejection_sampling", "--speculative-use-rejection-sampling"),
     ("enable_hierarchical_cache", "--enable-hierarchical-cache: what comes back from it has no draft cache"),
     ("speculative_adaptive", "--speculative-adaptive: SPECKV adapts by itself"),
+    ("enable_lora", "--enable-lora: SGLang lets no standalone draft speculate for adapters"),
+    ("lora_paths", "--lora-paths: SGLang lets no standalone draft speculate for adapters"),
 )
 """Server arguments that SPECKV cannot be combined with, and how to name them."""
 
@@ -79,6 +84,7 @@ class SpecKVAlgorithm(CustomSpecAlgo):
             server_args.max_running_requests = 48  # as SGLang does for its own speculation
         if server_args.enable_mixed_chunk:
             server_args.enable_mixed_chunk = False
+            logger.warning("speckv: --enable-mixed-chunk is turned off: a round has no place among chunks of prompts")
         if server_args.device == "cpu" and not server_args.disable_overlap_schedule:
             server_args.disable_overlap_schedule = True
 

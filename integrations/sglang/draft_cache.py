@@ -29,12 +29,12 @@ class DraftCache:
         for request in requests:
             request.stale = 0
 
-    def missed(self, slots: Tensor, requests: Sequence[Request], tokens: Sequence[int]) -> None:
-        """The target has processed ``slots``, ``tokens`` of them per request, and the draft has not."""
+    def missed(self, slots: Tensor, requests: Sequence[Request], stale: Sequence[int]) -> None:
+        """The target has processed ``slots``, and the draft has not: so many tokens of each request are stale now."""
         self._anything_missed = True
         self._fresh[slots] = False
-        for request, count in zip(requests, tokens, strict=True):
-            request.stale += count
+        for request, count in zip(requests, stale, strict=True):
+            request.stale = count
 
     def starts(self, req_to_token: Tensor, rows: Tensor, lengths: Sequence[int]) -> list[int]:
         """Per request, the first of its ``lengths`` positions whose draft KV cannot be used, or its length.

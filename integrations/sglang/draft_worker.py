@@ -154,7 +154,8 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
             batch_result = replace(batch_result, next_token_ids=tokens)
         if self.resting:
             self.owner._stub_skipped_draft_extend(batch, batch_result)
-            self.cache.missed(batch.out_cache_loc, self.decisions.served(batch.reqs), [1] * len(batch.reqs))
+            served = self.decisions.served(batch.reqs)
+            self.cache.missed(batch.out_cache_loc, served, [one.stale + 1 for one in served])
             return
         with self._last_logits() as seen:
             super()._draft_extend_for_decode(batch, batch_result, **options)
@@ -173,8 +174,9 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         starts = self.cache.starts(batch.req_to_token_pool.req_to_token, batch.req_pool_indices, prefixes)
         if starts != list(prefixes) or not self.decisions.prefill(len(batch.reqs), sum(batch.extend_lens)):
             spans = zip(prefixes, starts, batch.extend_lens, strict=True)
-            tokens = [prefix - start + count for prefix, start, count in spans]
-            self.cache.missed(batch.out_cache_loc, self.decisions.served(batch.reqs), tokens)
+            # Of an earlier chunk and of what was retracted too, which were counted before.
+            stale = [prefix - start + count for prefix, start, count in spans]
+            self.cache.missed(batch.out_cache_loc, self.decisions.served(batch.reqs), stale)
             size = len(batch.reqs)
             return EagleDraftInput(
                 topk_p=torch.zeros((size, self.topk), dtype=torch.float32, device=self.device),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -99,6 +100,10 @@ class SpecKVWorker(StandaloneWorkerV2):
             return super().build_adaptive_runtime_state(
                 speculative_num_steps, speculative_num_draft_tokens, *args, **kwargs
             )
+
+    def _build_trivial_verify_input(self, batch: Any) -> Any:
+        tree = super()._build_trivial_verify_input(batch)
+        return replace(tree, draft_token=tree.draft_token.long())  # the GPU's kernels take nothing else
 
     def apply_runtime_state(self, state: Any) -> None:
         if state.speculative_num_draft_tokens != self.speculative_num_draft_tokens:

@@ -48,6 +48,8 @@ class Steered(Policy):
         self.how = self.file.read_text().strip()
         self.rounds += 1
         self.poisoned |= self.how == "nan"
+        stale = [request.stale for request in this.requests]
+        assert max(stale) <= this.position, f"{stale} tokens are new to the draft, of {this.position} at most"
         if self.lets:
             levels = self.genuine.begin(this, room)
             return levels or (self.most if self.how == "nan" else 0)
@@ -113,7 +115,7 @@ def register() -> None:
         if file.read_text().strip() != "random":
             return genuine_best(levels, count)
         most = levels.shape[1] * SIBLINGS
-        places = torch.rand(levels.shape[0], most).argsort(1)[:, :count]
+        places = torch.rand(levels.shape[0], most, device=levels.device).argsort(1)[:, :count]
         absent = tree.others(levels).flatten(1).gather(1, places) < 0
         return torch.where(absent, most, places).sort(1).values
 
