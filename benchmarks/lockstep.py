@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from speckv.controller.steps import Step
+from speckv.benchmarks.steps import Step
 from speckv.integrations.signals import pack
 from speckv.integrations.transformers.cache import new_cache
 

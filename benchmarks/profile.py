@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from speckv.benchmarks.generation import end_tokens
+from speckv.benchmarks.journal import Journal
 from speckv.benchmarks.lockstep import speculate
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import Report
 from speckv.benchmarks.prompts import TASKS, Prompt
+from speckv.benchmarks.steps import Step, make_row
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, compression_level
-from speckv.controller.records import Journal, Row, check_rows, write_records
-from speckv.controller.steps import Step, make_row
+from speckv.controller.records import Row, check_rows, write_records
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
 

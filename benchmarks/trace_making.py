@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from speckv.benchmarks.generation import end_tokens, until
 from speckv.benchmarks.half_precision import EMULATED, arithmetic, emulate
+from speckv.benchmarks.journal import Journal
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.profile import chat_inputs, shown
 from speckv.benchmarks.progress import Report
@@ -20,7 +21,6 @@ from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.traces import FORMAT, LAST_RANK, Best, Branch, write_traces
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import BEST
-from speckv.controller.records import Journal
 from speckv.integrations.models import load_model, resolve
 from speckv.integrations.models.loading import load_tokenizer
 from speckv.integrations.transformers.cache import new_cache

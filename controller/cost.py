@@ -8,9 +8,13 @@ import numpy as np
 
 from speckv.controller.curve import Costs, Curve
 from speckv.controller.decision import Floats
+from speckv.controller.estimates import Ratio
 from speckv.controller.policy import SIBLINGS, Round
 
 MOST_TABLES = 64
+
+LATELY = 0.98
+"""Weight that what the host takes in a round keeps per later round."""
 
 SETTLED = 8
 """Rounds after which times are looked up anew: a table of medians takes a while."""
@@ -24,7 +28,9 @@ class CostModel:
     ``extends`` True, SGLang, where the draft closes a round with a forward over all that was verified, which gives the
     first level of the next:  max(0, γ − 1) · draft(n) + verify(n · (γ + 1) + s) + extend(n · (γ + 1)).
 
-    A round in which the draft rests takes verify(n). The model starts from ``costs`` and follows the loop's timings.
+    A round in which the draft rests takes verify(n). To either comes what the host takes around the forwards, which is
+    another time for a round that drafts, since the device waits there for decisions: nothing until a loop tells it.
+    The model starts from ``costs`` and follows the loop's timings.
     """
 
     def __init__(self, costs: Costs, extends: bool = False) -> None:
@@ -33,12 +39,13 @@ class CostModel:
         # Until it is timed, a draft-extend is taken for a draft forward of as many rows.
         self._extend = Curve(dict(sorted(costs.draft.items())))
         self._reading = Curve(dict(sorted(costs.draft.items())))
+        self._host = {rests: Ratio(0.0, 1.0, LATELY) for rests in (True, False)}
         self._rounds = self._readings = self._position = 0
         self._tables: dict[tuple[int, int], tuple[int, Floats, Floats]] = {}
 
     def rest_ms(self, size: int) -> float:
-        """A round of ``size`` requests without the draft."""
-        return self._verify.time(size) + self._verify_context
+        """A round of ``size`` requests without the draft, or what else so many verified rows take without it."""
+        return self._verify.time(size) + self._beside_verify
 
     def first_ms(self, size: int) -> float:
         """What the draft takes for the first level."""
@@ -50,7 +57,7 @@ class CostModel:
         known = self._tables.get(key)
         if known is None or self._rounds - known[0] >= (SETTLED if self._rounds > SETTLED else 1):
             most = size * (1 + ceiling * (1 + SIBLINGS))
-            verify = self._verify.times(np.arange(most + 1)) + self._verify_context
+            verify = self._verify.times(np.arange(most + 1)) + self._beside_verify
             if len(self._tables) >= MOST_TABLES:
                 self._tables.clear()
             known = self._tables[key] = (self._rounds, self._drafting(size, ceiling), verify)
@@ -58,14 +65,8 @@ class CostModel:
 
     def round_ms(self, outcome: Round) -> float:
         """What a round shaped like ``outcome`` is modelled to take."""
-        if outcome.resting:
-            return self.rest_ms(outcome.size)
-        drafting = self._drafting(outcome.size, max(1, len(outcome.levels)))
-        return (
-            float(drafting[len(outcome.levels)])
-            + self._verify.time(outcome.size + outcome.verified)
-            + self._verify_context
-        )
+        verifying = self.rest_ms(outcome.size + outcome.verified)
+        return verifying + float(self._drafting(outcome.size, max(1, len(outcome.levels)))[len(outcome.levels)])
 
     def reading_ms(self, tokens: int) -> float:
         """The draft processing ``tokens`` that are new to it, of all requests, in one forward."""
@@ -86,6 +87,8 @@ class CostModel:
         self._rounds += 1
         self._position = outcome.position
         size, levels = outcome.size, len(outcome.levels)
+        if outcome.before_ms is not None:
+            self._host[outcome.after_rest].add(outcome.before_ms, 1.0)
         change = 1.0
         if outcome.verify_ms is not None and not outcome.verify_prefill:
             change = self._verify.learn(size + outcome.verified, outcome.verify_ms - self._verify_context, self._rounds)
@@ -113,6 +116,11 @@ class CostModel:
     def _verify_context(self) -> float:
         return self.costs.verify_context * self._position / 1e3
 
+    @property
+    def _beside_verify(self) -> float:
+        """What comes to the verify of every round, ms: by its context, and the host's."""
+        return self._verify_context + self._host[True].value
+
     def _drafting(self, size: int, ceiling: int) -> Floats:
         # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
         levels = np.arange(ceiling + 1)
@@ -122,6 +130,7 @@ class CostModel:
             return levels * forward
         scale = 1.0 if self._extend.timed else self._verify.factor(size)
         found = np.maximum(0, levels - 1) * forward + scale * self._extend.times(size * (levels + 1))
+        found += max(0.0, self._host[False].value - self._host[True].value)
         found[0] = 0.0  # it rests
         return found
 

@@ -78,6 +78,10 @@ class Round:
     verify_ms: float | None = None
     extend_ms: float | None = None
     decide_ms: float = 0.0
+    before_ms: float | None = None
+    """Of the round before, what no forward and no catching up covers, up to this one's beginning: the host's work."""
+    after_rest: bool = False
+    """Whether the draft rested in the round before."""
 
     @property
     def size(self) -> int:

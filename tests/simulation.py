@@ -34,7 +34,8 @@ class World:
     """Every drafted token is accepted with ``acceptance``, independently; times are exact.
 
     Where one is rejected, the sibling of rank r is right with ``right[r - 1]``. The draft's probabilities say all that.
-    ``verify_ms`` is by rows of all ``size`` requests. ``extend_ms`` (by rows) is there in a server.
+    ``verify_ms`` is by rows of all ``size`` requests. ``extend_ms`` (by rows) is there in a server. The host takes
+    ``host_ms`` around a round in which the draft rests, and around one in which it drafts.
     """
 
     acceptance: float
@@ -43,6 +44,7 @@ class World:
     right: tuple[float, ...] = ()
     size: int = 1
     extend_ms: Verify | None = None
+    host_ms: tuple[float, float] = (0.0, 0.0)
 
     def level(self) -> Level:
         shares = ((1.0 - self.acceptance) * share for share in self.right)
@@ -68,7 +70,7 @@ class World:
 
     @property
     def plain(self) -> float:
-        return self.size / self.verify_ms(self.size)
+        return self.size / self._ms(0, 0)
 
     def slower(self, draft: float = 1.0, verify: float = 1.0) -> World:
         """The same pair on a machine that takes so many times longer."""
@@ -98,7 +100,7 @@ class World:
         return BEST
 
     def _ms(self, gamma: int, siblings: int) -> float:
-        verify = self.verify_ms(self.size * (1 + gamma) + siblings)
+        verify = self.verify_ms(self.size * (1 + gamma) + siblings) + self.host_ms[gamma > 0]
         if self.extend_ms is None:
             return gamma * self.draft_ms + verify
         return verify + ((gamma - 1) * self.draft_ms + self.extend_ms(self.size * (gamma + 1)) if gamma else 0.0)
@@ -146,9 +148,12 @@ def play(policy: Policy, world: World, rounds: int, seed: int = 0, room: int = 1
     """``rounds`` rounds of ``policy`` in ``world``, observed by it one after the other, of one long text each."""
     draws = random.Random(seed)
     requests = [Request() for _ in range(world.size)]
-    played = []
+    played: list[Round] = []
     for _ in range(rounds):
         this = draft(policy, Round(requests), room, lambda _: world.level())
+        if played and any(world.host_ms):
+            this.after_rest = played[-1].resting
+            this.before_ms = world.host_ms[not this.after_rest]
         world.end(this, draws)
         policy.observe(this)
         this.remember()
@@ -165,7 +170,7 @@ def earned(world: World, rounds: Sequence[Round]) -> float:
             reached = (1.0 - world.acceptance) * world.acceptance ** np.arange(this.gamma)
             shares = np.array([*world.right, 0.0, 0.0, 0.0][:SIBLINGS])
             tokens += float((this.siblings * reached[:, None] * shares).sum())
-    return tokens / milliseconds(rounds)
+    return tokens / (milliseconds(rounds) + sum(world.host_ms[not this.resting] for this in rounds))
 
 
 def milliseconds(rounds: Sequence[Round]) -> float:

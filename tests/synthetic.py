@@ -7,8 +7,8 @@ import random
 
 import numpy as np
 
+from speckv.benchmarks.steps import Step, make_row
 from speckv.controller.records import Row
-from speckv.controller.steps import Step, make_row
 from speckv.controller.walks import Text
 
 

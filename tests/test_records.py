@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speckv.benchmarks.steps import Step, make_row
 from speckv.controller.errors import SpecKVError
 from speckv.controller.records import (
     COLUMNS,
@@ -26,7 +27,6 @@ from speckv.controller.records import (
     read_records,
     write_records,
 )
-from speckv.controller.steps import Step, make_row
 
 RUN: Row = {
     "compression": "nf4",

@@ -40,7 +40,7 @@ from speckv.integrations.sglang.config import (
     read_config,
     tree_sizes,
 )
-from speckv.integrations.sglang.decisions import UNKNOWN, Decisions
+from speckv.integrations.sglang.decisions import HICCUP, UNKNOWN, Decisions
 from speckv.integrations.sglang.draft_cache import DraftCache
 from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
@@ -235,6 +235,36 @@ class TestDecisions:
         assert known.recent.values > deciding.served(requests)[1].recent.values
         assert deciding.finish([0, 0]) is not None and policy.told[1].resting and policy.told[1].draft_ms is None
         assert known.last is not None and not policy.told[1].levels and deciding.finish([]) is None
+
+    @pytest.mark.parametrize("overlapped", [True, False])
+    def test_what_the_host_takes_between_two_rounds(self, overlapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From one's beginning to the next one's, less the forwards; nothing where a prompt was processed between."""
+        clock = SimpleNamespace(now=0.0)
+        monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+        policy = Deep([0] * 4)
+        deciding, requests = decisions(policy), [Holder()]
+
+        def run(verify_s: float, host_s: float) -> None:
+            deciding.begin(requests, [0, 2])
+            deciding.mark("drafted")
+            clock.now += verify_s
+            deciding.mark("verified")
+            if not overlapped or len(deciding._unfinished) > 1:
+                deciding.finish([0])
+            clock.now += host_s
+
+        for verify_s, host_s in ((0.1, 0.02), (0.2, 5.0), (0.1, 0.03)):
+            run(verify_s, host_s)
+        deciding.interrupt()
+        run(0.1, 0.0)
+        if overlapped:
+            deciding.finish([0])
+        assert [(this.before_ms, this.after_rest) for this in policy.told] == [
+            (None, False),
+            (pytest.approx(20.0), True),
+            (pytest.approx(HICCUP * 200.0), True),
+            (None, False),
+        ]
 
     def test_a_sibling_that_was_right(self) -> None:
         """Its rank is known from the candidates beside the spine's token, verified or not."""

@@ -127,6 +127,24 @@ def test_costs_that_change_are_noticed(slower: dict[str, float], pays: bool, per
 
 
 @MODES
+@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize(
+    ("host_ms", "pays"),
+    [((0.0, 60.0), False), ((150.0, 150.0), True)],
+    ids=["waits for decisions", "schedules as long either way"],
+)
+def test_what_the_host_takes_around_the_forwards(
+    host_ms: tuple[float, float], pays: bool, size: int, per_level: bool
+) -> None:
+    """By the forwards alone the first would draft at a loss, and the second would rest where drafting pays."""
+    world = replace(pair(0.5, 0.6 if pays else 0.1, size, server=True), host_ms=host_ms)
+    alone = replace(world, host_ms=(0.0, 0.0))
+    assert (world.best_fixed() > world.plain, alone.best_fixed() > alone.plain) == (pays, not pays)
+    played = settled(policy(Oracle(0.5), calibrated(world), per_level), world)
+    assert earned(world, played) >= WORTH * world.best_fixed()
+
+
+@MODES
 def test_a_draft_that_becomes_cheap_enough_is_noticed_while_it_rests(per_level: bool) -> None:
     before = pair(0.8, 2.0)
     one = policy(Oracle(0.8), calibrated(before), per_level)

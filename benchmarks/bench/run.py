@@ -10,10 +10,10 @@ from typing import Any
 from speckv.benchmarks.bench import in_sglang, in_transformers
 from speckv.benchmarks.bench.plan import KIND, VERSION, Entry, Measure, Plan, batches, joined
 from speckv.benchmarks.bench.rows import agreement, judge, means
+from speckv.benchmarks.journal import Journal
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import Report
 from speckv.controller.files import write_whole
-from speckv.controller.records import Journal
 from speckv.integrations.runtime import Controller
 
 FRAMEWORKS: dict[str, Measure] = {in_transformers.NAME: in_transformers.measure, in_sglang.NAME: in_sglang.measure}

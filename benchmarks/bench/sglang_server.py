@@ -26,7 +26,8 @@ CPU_SETTINGS = (
     *("--disable-cuda-graph", "--mem-fraction-static", "0.5"),
 )
 
-CPU_ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1"}
+CPU_ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1"}
+"""Dynamo would take 11 s of each server's first round to compile SGLang's choice of the top k, a few operations."""
 
 
 def free_port() -> int:

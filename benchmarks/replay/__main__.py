@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from speckv.benchmarks.command import run as run_command
+from speckv.benchmarks.journal import Journal
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import progress
 from speckv.benchmarks.replay.cell import judge, play_cell
@@ -22,7 +23,6 @@ from speckv.benchmarks.replay.regimes import REGIMES, TRACES, Regime, Roofline, 
 from speckv.benchmarks.traces import read_traces
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
-from speckv.controller.records import Journal
 from speckv.integrations.runtime import Controller
 
 BATCHES = (1, 4, 8)

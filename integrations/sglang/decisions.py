@@ -84,6 +84,12 @@ class UnderWay:
     """(n, 2 γ + 1): the spine's tokens, then those that the target gave, as many as were accepted and one."""
     marks: dict[str, Any] = field(default_factory=dict)
     begin_ms: float = 0.0
+    began: float = 0.0
+    """On the host's clock, seconds."""
+    before: UnderWay | None = None
+    """The round before, if nothing was between; kept until this one ends."""
+    device_ms: float | None = None
+    """What its forwards took, those included by which the draft caught up."""
 
     def first_level(self) -> Packed:
         """The first draft tokens and their signals, which the draft's forward before this round gave."""
@@ -113,6 +119,10 @@ class UnderWay:
                 this.ranks[row] = others.index(said[row, depth]) + 1
 
 
+HICCUP = 3.0
+"""A host that takes more than so many times the forwards was held up by something else than the round."""
+
+
 class Decisions:
     """The policy as the workers see it."""
 
@@ -122,6 +132,7 @@ class Decisions:
         self.stopwatch = stopwatch
         self.metrics = metrics
         self.round: UnderWay | None = None
+        self._before: UnderWay | None = None
         self._unfinished: deque[UnderWay] = deque()
         self._served: WeakKeyDictionary[Any, Served] = WeakKeyDictionary()
         self._running: list[Any] = []
@@ -136,7 +147,8 @@ class Decisions:
         self._notice(requests)
         position = max(len(request.origin_input_ids) + len(request.output_ids) for request in requests)
         this = Round(self.served(requests), position)
-        self.round = UnderWay(list(requests), this, widths, widths[-1])
+        self.round = UnderWay(list(requests), this, widths, widths[-1], began=time.perf_counter(), before=self._before)
+        self._before = self.round
         self._unfinished.append(self.round)
         self.round.limit = self._decide(lambda: self.policy.begin(this, widths[-1]))
         this.resting = self.round.limit == 0
@@ -165,6 +177,10 @@ class Decisions:
         count = self.ranks.agree(lambda: self.policy.common(this, allowed)) if len(allowed) > 1 else 0
         this.decide_ms += 1e3 * (time.perf_counter() - start)
         return count
+
+    def interrupt(self) -> None:
+        """Something other than a round comes next."""
+        self._before = None
 
     def prefill(self, requests: int, tokens: int) -> bool:
         """Whether the draft should read the prompts, ``tokens`` in all, of ``requests`` that join those running."""
@@ -199,8 +215,16 @@ class Decisions:
         if (drafting := between("caught_up", "drafted")) is not None:
             this.draft_ms = max(0.0, drafting - (this.decide_ms - ended.begin_ms))
         this.verify_ms, this.extend_ms = between("drafted", "verified"), between("verified", "extended")
+        took = between("begun", "caught_up") if this.caught_up else None
+        forwards = (this.verify_ms, *(() if this.resting else (this.draft_ms, this.extend_ms)))
+        ended.device_ms = None if None in forwards else sum(filter(None, (*forwards, took)))
+        if ended.before is not None and ended.before.device_ms is not None:
+            elapsed, device_ms = 1e3 * (ended.began - ended.before.began), ended.before.device_ms
+            this.before_ms = min(max(0.0, elapsed - device_ms), HICCUP * device_ms)
+            this.after_rest = ended.before.this.resting
+        ended.before = None
         if self.ranks.decides:
-            if this.caught_up and (took := between("begun", "caught_up")) is not None:
+            if took is not None:
                 self.policy.caught_up(this.caught_up, took)
             self.policy.observe(this)
             self.metrics.add(this, self.policy.fallbacks)

@@ -74,7 +74,7 @@ def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Co
     """Median times by positions of a forward; None where there was no time for a single request's.
 
     No round is begun that should end after ``seconds``, by what one of half as many requests took; the very first round
-    of a process, which takes longer than any other, is not counted.
+    of a process, which takes longer than any other, is among these seconds and not among the times.
     """
     policy = _Scripted()
     worker.meet(Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30)))
@@ -82,9 +82,9 @@ def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Co
         seconds = SECONDS if worker.device.startswith("cuda") else SECONDS_ON_A_CPU
     if not seconds:
         return None
+    end = time.monotonic() + seconds
     _round(worker, 1)  # in which kernels are chosen and memory is taken
     policy.taken.clear()
-    end = time.monotonic() + seconds
     plan, took = list(_shapes(worker)), dict[Shape, float]()
     for shape in plan * REPEATS:
         size, gamma, count = policy.shape = shape

@@ -116,6 +116,7 @@ class SpecKVWorker(StandaloneWorkerV2):
 
     def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
+            self.decisions.interrupt()
             return super().forward_batch_generation(batch, *args, **kwargs)
         draft = self._draft_worker
         self._widths.next = self.decisions.begin(batch.reqs, self.adaptive_controller.candidate_steps)
