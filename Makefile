@@ -49,8 +49,9 @@ soak: .venv-sglang/.ready
 	$(SGLANG)/python tests/soak_sglang.py --json benchmarks/results/soak-sglang.json
 
 # Minutes of model time, results stored in benchmarks/results/.
-test-long: .venv/.ready $(OTHERS:%=test-long-transformers-%)
+test-long: .venv/.ready .venv-sglang/.ready $(OTHERS:%=test-long-transformers-%)
 	$(VENV)/python -m pytest -m long
+	$(SGLANG)/python -m pytest -m long $(SGLANG_TESTS)
 
 check: lint types
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import torch
 
 pytest.importorskip("sglang")
 
-from sglang_models import CONTEXT, requests, save_pair
+from sglang_models import requests, save_pair
+from sglang_steered import LIMITS, Steered
 
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.integrations.sglang.letter import Letter
@@ -43,24 +43,25 @@ def test_times_are_those_of_the_device() -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--disable-cuda-graph",), ("--disable-overlap-schedule",)])
-def test_greedy_output_with_and_without_graphs_and_overlap(tmp_path: Path, options: tuple[str, ...]) -> None:
-    target, draft = save_pair(tmp_path)
-    config = tmp_path / "speckv.json"
-    config.write_text(json.dumps({"max_gamma": 6}))
-    limits = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "4096")
-    answers, logs = [], []
-    for more in (
-        (),
-        (
-            *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft)),
-            *("--speculative-adaptive-config", str(config)),
-        ),
-    ):
-        server = Server(target, *limits, *options, *more)
-        try:
-            answers.append(server.wait().all(requests(32)))
-            logs.append(server.log.read_text())
-        finally:
-            server.stop()
-    assert answers[0] == answers[1]
-    assert ", trees, decided" in logs[1], "where no attention backend is named, one is taken that verifies trees"
+def test_greedy_output_is_identical_with_and_without_graphs_and_overlap(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Where no attention backend is named, one is taken that verifies trees; random ones are, and the policy's own."""
+    pair = save_pair(tmp_path)
+    given, ieee = ("--cuda-graph-backend-prefill", "disabled", *options), {"TRITON_F32_DEFAULT": "ieee"}
+    plain = Server(pair[0], *LIMITS, *given, "--attention-backend", "triton", environment=ieee)
+    try:
+        expected = plain.wait().all(requests(64))
+    finally:
+        plain.stop()
+    mode = "token" if "--disable-cuda-graph" in options else "step"
+    server = Steered(pair, tmp_path, mode, given, ieee)
+    try:
+        server.wait()
+        assert ", trees, decided" in server.log.read_text()
+        for how in ("real", "random"):
+            server.steer(how)
+            assert server.all(requests(64)) == expected
+        assert server.series()["siblings_accepted_total"] > 0
+    finally:
+        server.stop()

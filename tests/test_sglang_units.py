@@ -398,17 +398,20 @@ def test_the_dashboard_shows_every_series_and_no_other() -> None:
         ({"mla": True}, "fa3"),
         ({"window": 128}, "fa3"),
         ({"trees": []}, "fa3"),
+        ({"steps": 1, "trees": [5]}, "flashinfer"),
+        ({"steps": 1, "trees": [7]}, "fa3"),
     ],
 )
 def test_where_no_backend_was_named_one_is_taken_that_takes_trees(
     changed: dict[str, Any], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = {"flashinfer": True, "sinks": False, "chosen": "fa3", "cuda": True, "algorithm": "SPECKV", "mla": False}
-    facts |= {"window": None, "trees": [3, 5]} | changed
+    facts |= {"window": None, "trees": [3, 5], "steps": None} | changed
     monkeypatch.setattr("sglang.srt.platforms.current_platform", SimpleNamespace(is_cuda=lambda: facts["cuda"]))
     monkeypatch.setattr("sglang.srt.utils.is_flashinfer_available", lambda: facts["flashinfer"])
     config = written(tmp_path, trees=facts["trees"])
     view = SimpleNamespace(speculative_algorithm=facts["algorithm"], speculative_adaptive_config=config)
+    view.speculative_num_steps = facts["steps"]
     model = SimpleNamespace(sliding_window_size=facts["window"], is_hybrid_swa=False, model_is_mrope=False)
     model.has_attention_sinks = facts["sinks"]
     assert for_trees(lambda *_: facts["chosen"], view, facts["mla"], model) == wanted

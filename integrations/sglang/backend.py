@@ -48,7 +48,11 @@ def for_trees(original: Callable[..., str], server_args: Any, use_mla_backend: b
     if str(server_args.speculative_algorithm).upper() != NAME or chosen in BRANCHING or not current_platform.is_cuda():
         return chosen
     config = read_config(server_args.speculative_adaptive_config)
-    if use_mla_backend or model_obstacle(model_config) or not tree_sizes(config, ceiling(config, None)):
+    if (
+        use_mla_backend
+        or model_obstacle(model_config)
+        or not tree_sizes(config, ceiling(config, server_args.speculative_num_steps))
+    ):
         return chosen
     usable = [name for name in BRANCHING if name != "flashinfer" or _takes_flashinfer(model_config)]
     logger.info("speckv: %s instead of %s, which takes no tree's mask; name a backend to have it", usable[0], chosen)
