@@ -20,10 +20,12 @@ bench: .venv/.ready .venv-sglang/.ready
 	$(VENV)/speckv report out/bench.json -o out/report
 	$(VENV)/speckv recommend out/bench.json
 
-test: check test-main test-install $(OTHERS:%=test-transformers-%) test-sglang
+test: check test-main $(OTHERS:%=test-transformers-%) test-sglang
 
+# Two at a time on two cores; README's install lines are among them.
+TESTS := -m pytest -n 2 --dist worksteal
 test-main: .venv/.ready
-	$(VENV)/python -m pytest -m "not long and not install"
+	$(VENV)/python $(TESTS) -m "not long"
 
 # README's install lines in fresh environments, with what pip resolves today: five minutes, and 6 GB meanwhile.
 test-install: .venv/.ready
@@ -34,7 +36,7 @@ test-install: .venv/.ready
 HOOK_TESTS := tests/test_transformers_hook.py tests/test_transformers_exact.py tests/test_transformers_faults.py \
 	tests/test_transformers_tree.py tests/test_transformers_batch.py
 $(OTHERS:%=test-transformers-%): test-transformers-%: .venv-transformers-%/.ready
-	.venv-transformers-$*/bin/python -m pytest -m "not long and not smollm2" -k "not eager" $(HOOK_TESTS)
+	.venv-transformers-$*/bin/python $(TESTS) -m "not long and not smollm2" -k "not eager" $(HOOK_TESTS)
 
 $(OTHERS:%=test-long-transformers-%): test-long-transformers-%: .venv-transformers-%/.ready
 	.venv-transformers-$*/bin/python -m pytest -m "not smollm2" $(wildcard tests/test_transformers_*.py)
@@ -42,7 +44,7 @@ $(OTHERS:%=test-long-transformers-%): test-long-transformers-%: .venv-transforme
 # SGLang's tests alone. Elsewhere those that need it are skipped.
 SGLANG_TESTS := $(wildcard tests/test_sglang_*.py)
 test-sglang: .venv-sglang/.ready
-	$(SGLANG)/python -m pytest -m "not long" $(SGLANG_TESTS)
+	$(SGLANG)/python -m pytest -n 2 --dist loadfile -m "not long" $(SGLANG_TESTS)
 
 # A quarter of an hour of mixed load with aborts on real servers; stores benchmarks/results/soak-sglang.json.
 soak: .venv-sglang/.ready
@@ -79,7 +81,7 @@ FILES := $(shell echo $(SOURCES) | cksum | tr -d ' ')
 .venv-transformers-%/.ready: pyproject.toml constraints/transformers-%.txt constraints/numbers.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(PIP) --upgrade setuptools wheel
-	$(@D)/bin/python $(PIP) -c constraints/transformers-$*.txt -e ".[cpu,transformers]" pytest hypothesis scipy peft optimum-quanto
+	$(@D)/bin/python $(PIP) -c constraints/transformers-$*.txt -e ".[cpu,transformers]" pytest pytest-xdist hypothesis scipy peft optimum-quanto
 	touch $@
 
 # SGLang pins CUDA packages; without a GPU what it needs of them is stood in for, so pip must not resolve its

@@ -11,7 +11,10 @@ from sglang_models import CONTEXT
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.controller.files import write_whole
 
-LIMITS = ("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608")
+LIMITS = (
+    *("--context-length", str(CONTEXT), "--max-running-requests", "4", "--max-total-tokens", "2608"),
+    "--sleep-on-idle",  # others that wait beside it leave it the cores
+)
 
 
 class Steered(Server):

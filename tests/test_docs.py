@@ -1,8 +1,9 @@
-"""Every command and every piece of Python in README and docs is run, with tiny models for TARGET and DRAFT."""
+"""Every command and every piece of Python in our pages is run, with tiny models for TARGET and DRAFT."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ ELSEWHERE = {
     "make demo": "tests/test_cli.py has the command; the project runs it from a clean clone before it is released",
     "make bench": "speckv bench, below",
     "make test": "is what runs this",
+    "make check": "is part of make test",
+    "make readme": "tests/test_readme.py and below: what it writes is what is there",
     "pip install": "tests/test_install.py",
     "pip wheel": "tests/test_install.py",
     "python -m sglang.launch_server": "tests/test_sglang_server.py starts it with these options",
@@ -95,6 +98,13 @@ def test_json(page: Path) -> None:
 def test_the_commands_of_the_reference_are_those_there_are() -> None:
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert text == reference.rendered(text), "run: python -m speckv.benchmarks.reference"
+
+
+def test_every_target_of_make_that_a_page_names_is_one() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    named = {line.split()[1] for page in PAGES for line in commands(page) if line.startswith("make ")}
+    assert {"demo", "test", "readme"} <= named <= set(phony.split())
 
 
 def test_pages_have_commands_at_all() -> None:
