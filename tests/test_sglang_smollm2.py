@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from speckv.integrations.models.loading import load_model, load_tokenizer, pertu
 
 pytestmark = pytest.mark.smollm2
 
-LIMITS = ("--context-length", "1024", "--max-running-requests", "4", "--max-total-tokens", "4096")
+LIMITS = (
+    *("--context-length", "1024", "--max-running-requests", "4", "--max-total-tokens", "4096"),
+    "--sleep-on-idle",  # the other server works meanwhile
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +29,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     draft = tmp_path_factory.mktemp("draft")
     perturbed(load_model(sources.target, "fp32"), sources.noise).save_pretrained(draft)
     load_tokenizer(sources.target).save_pretrained(draft)
+    config = draft / "speckv.json"
+    config.write_text(json.dumps({"warm_up": 5}))
     target = Path(sources.target)
     plain = Server(target, *LIMITS)
     adaptive = Server(
         target,
         *LIMITS,
         *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft)),
+        *("--speculative-adaptive-config", str(config)),
     )
     try:
         yield plain.wait(), adaptive.wait()
