@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 FIRST_S, NEXT_S = 0.04, 0.01
@@ -115,3 +118,26 @@ class Quiet(ThreadingHTTPServer):
 
     def handle_error(self, *_: object) -> None:
         pass
+
+
+@contextmanager
+def starting() -> Iterator[Callable[..., Fake]]:
+    """What starts fake servers, which share a log of who was asked, and all of which end with it."""
+    log: list[str] = []
+    running = []
+
+    def start(**changed: Any) -> Fake:
+        fake = Fake(log, **changed)
+        server = Quiet(("127.0.0.1", 0), handler(fake))
+        server.daemon_threads = True
+        fake.url = f"http://127.0.0.1:{server.server_port}"
+        running.append(server)
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return fake
+
+    try:
+        yield start
+    finally:
+        for server in running:
+            server.shutdown()
+            server.server_close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from openai_fake import Fake, starting
 from pages import PAGES, ROOT, blocks, commands
 from sglang_models import save_pair
 
@@ -43,6 +44,9 @@ SMALLER = {
 }
 """Added to a command, so that it ends within seconds."""
 
+FEWER = ["--count", "8", "--tokens", "8", "--repeats", "1"]
+"""The same where servers that run already are measured."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,6 +54,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("docs")
     save_pair(made)
     return made
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Fake]:
+    with starting() as start:
+        yield start()
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +72,16 @@ def there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server: Fake
+) -> None:
     for line in commands(page):
         if any(line.startswith(known) for known in ELSEWHERE):
             continue
+        line = re.sub(r"http://HOST:\d+", server.url, line)
         words = shlex.split(line.replace("TARGET", "./target").replace("DRAFT", "./draft"))
         assert words[0] == "speckv", line
-        monkeypatch.setattr(sys, "argv", [*words, *SMALLER.get(words[1], [])])
+        monkeypatch.setattr(sys, "argv", [*words, *(FEWER if "--url" in words else SMALLER.get(words[1], []))])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert not ended.value.code, f"{line}: {capsys.readouterr().err}"

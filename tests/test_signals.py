@@ -59,6 +59,7 @@ def test_what_has_no_signals_is_nan(bad: float) -> None:
 def test_candidates_are_the_tokens_of_the_best_probabilities(vocabulary: int) -> None:
     logits = torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(0))
     packed = pack(logits.argmax(-1, keepdim=True), logits)
+    assert pack(None, logits).equal(packed)
     known = min(BEST, vocabulary)
     ids = packed[:, CANDIDATES].long()
     assert (ids[:, 0] == packed[:, 0]).all() and (ids[:, known:] == -1).all()

@@ -24,6 +24,7 @@ from speckv.benchmarks.bench.plan import (
     Plan,
     Unit,
     load_formats,
+    share_wall,
 )
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.profile import chat_inputs
@@ -151,10 +152,7 @@ class Serving:
         started = time.perf_counter()
         entries = self._pass(prompts, size)
         wall = 1e3 * (time.perf_counter() - started)
-        waited = sum(entry["ms"] for entry in entries)
-        for entry in entries:  # its share of the wall clock, so that the sum over prompts is what the server took
-            entry["latency_ms"] = entry["ms"]
-            entry["ms"] *= wall / waited
+        share_wall(entries, wall)
         return entries
 
     def _pass(self, prompts: Sequence[tuple[Prompt, list[int]]], size: int) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,9 @@ PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
 CHAIN, STEP = "speckv-chain", "speckv-step"
 """Ours without siblings; ours decided before drafting, as a server with captured graphs has to."""
 
+SERVERS, AS_SERVED = "servers", "as served"
+"""The framework of servers that run somewhere already, and their regime: how they are compressed is not known."""
+
 ALONE = (STOCK,)
 """Policies that take one prompt at a time."""
 
@@ -52,12 +56,15 @@ rounds that hold a prefill; and for ours ``predicted``, a list of [P(accepted > 
 
 In transformers ``concurrency`` is the prompts of one call, a batch: its tokens are counted together, its texts are one
 output, and since a batch has no streamer and its rounds are of several texts, there are no arrivals, no steps and no
-predictions."""
+predictions.
+
+Of servers at a URL ``policy`` is the name given to the server, ``output`` its text, and ``counted`` is "usage", or
+"chunks" where the server does not tell its tokens; ``gammas`` are empty, and nothing else is known of its rounds."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what is measured."""
+    """Everything that decides what is measured. ``servers`` are URLs by name, ``models`` what each is asked for."""
 
     prompts: tuple[Prompt, ...]
     pair: str = "qwen2.5-coder"
@@ -74,14 +81,25 @@ class Plan:
     sglang_python: str = ""
     fresh: bool = False
     """In SGLang: every figure from a server that was just started, without stored costs or anything to warm up with."""
+    servers: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    api_key: str = field(default="", repr=False)
+
+    @property
+    def against(self) -> str:
+        """The policy that the others are compared with: plain decoding, or the first of the servers."""
+        return next(iter(self.servers), PLAIN)
 
     def check(self, frameworks: Collection[str]) -> None:
         """Raise SpecKVError on what cannot be measured."""
         _known("framework", self.frameworks, frameworks)
-        _known("compression", self.regimes, REGIMES)
-        fixed = {name for name in self.policies if name.startswith("fixed-") and name[6:].isdigit()}
-        _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, STEP, CHAIN))
-        if PLAIN not in self.policies:
+        if (SERVERS in self.frameworks) != bool(self.servers):
+            raise SpecKVError(f"{SERVERS} are measured by their addresses; give each with --url")
+        if not self.servers:
+            _known("compression", self.regimes, REGIMES)
+            fixed = {name for name in self.policies if name.startswith("fixed-") and name[6:].isdigit()}
+            _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, STEP, CHAIN))
+        if self.against not in self.policies:
             raise SpecKVError("policies: plain is missing, and everything is measured against it")
         counts = Counter(prompt.id for prompt in self.prompts)
         if twice := [name for name, count in counts.items() if count > 1]:
@@ -95,7 +113,12 @@ class Plan:
             raise SpecKVError(f"batch {max(self.batches)}: there are only {len(self.prompts)} prompts; give more")
 
     def setting(self, digest: str) -> dict[str, Any]:
-        """What two measurements must share to stand in one table; ``digest`` is the controller's."""
+        """What two measurements must share to stand in one table; ``digest`` is the controller's, "" of servers."""
+        if self.servers:
+            asked = "".join(f"{prompt.id}\0{prompt.text}\0" for prompt in self.prompts)
+            made: dict[str, Any] = {"pair": self.pair, "tokens": self.tokens, "temperature": self.temperature}
+            made |= {"servers": self.servers, "models": self.models}
+            return made | {"prompts_sha256": hashlib.sha256(asked.encode()).hexdigest()}
         kept = ("pair", "tokens", "temperature", "threads", *(["fresh"] if self.fresh else []))
         return {name: value for name, value in asdict(self).items() if name in kept} | {"controller": digest}
 
@@ -116,6 +139,17 @@ Measure = Callable[[Plan, Collection[str], Report], Iterator[Unit]]
 def batches(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
     """``prompts`` in their order, ``size`` at a time, without an incomplete last batch."""
     return [prompts[start : start + size] for start in range(0, len(prompts) - size + 1, size)]
+
+
+def share_wall(entries: Sequence[Entry], wall_ms: float) -> None:
+    """Make ``ms`` of requests that ran side by side their shares of ``wall_ms``, so that their sum is what it took.
+
+    What each waited for its answer is then in ``latency_ms``.
+    """
+    waited = sum(entry["ms"] for entry in entries)
+    for entry in entries:
+        entry["latency_ms"] = entry["ms"]
+        entry["ms"] *= wall_ms / waited
 
 
 def joined(prompts: Sequence[Prompt]) -> str:

@@ -15,21 +15,24 @@ from speckv.benchmarks.tables import Table
 Row = dict[str, Any]
 
 
-def judge(entries: Sequence[Entry]) -> list[Row]:
+def judge(entries: Sequence[Entry], against: str = PLAIN) -> list[Row]:
     """A row per framework, regime, concurrency, policy and task; "all" is the task of the whole.
 
     The best fixed γ is that of plain decoding and the fixed γ that were run, in hindsight. Repetitions of a prompt
-    are pooled, and intervals resample prompts.
+    are pooled, and intervals resample prompts. ``against`` is the policy that stands for plain decoding in all this,
+    where it is another one.
     """
     found = []
     for place in dict.fromkeys(map(_place, entries)):
         here = [entry for entry in entries if _place(entry) == place]
         policies = list(dict.fromkeys(entry["policy"] for entry in here))
         tasks = {entry["prompt_id"]: entry["task"] for entry in here}
-        reference = {_turn(entry): entry["output"] for entry in here if entry["policy"] == PLAIN}
-        timed = {policy: _timed(here, policy, list(tasks)) for policy in policies}
-        fixed = [policy for policy in policies if policy == PLAIN or policy.startswith("fixed-")]
+        reference = {_turn(entry): entry["output"] for entry in here if entry["policy"] == against}
+        called = {against: PLAIN}
+        timed = {called.get(policy, policy): _timed(here, policy, list(tasks)) for policy in policies}
+        fixed = [policy for policy in timed if policy == PLAIN or policy.startswith("fixed-")]
         for row in rows(timed, list(tasks.values()), fixed):
+            row |= {key: against if row[key] == PLAIN else row[key] for key in ("policy", "best_fixed")}
             ones = [e for e in here if e["policy"] == row["policy"] and row["task"] in ("all", e["task"])]
             framework, regime, concurrency = place
             found.append({"framework": framework, "regime": regime, "concurrency": concurrency, **row})
@@ -57,12 +60,22 @@ def _timed(entries: Iterable[Entry], policy: str, prompts: Sequence[str]) -> Tim
 
 
 def _latencies(ones: Sequence[Entry]) -> Row:
-    """τ, wasted tokens, siblings, time to first token and waits between tokens as a reader of the stream has them."""
+    """Time to first token and waits between tokens, in ms, as a reader of the stream has them; and of the rounds, where
+    they are known, τ, wasted tokens and siblings."""
     waits = np.concatenate([np.diff(one["arrivals_ms"]) for one in ones])
     firsts = [one["arrivals_ms"][0] for one in ones if one["arrivals_ms"]]
+    made: Row = {
+        "ttft_ms": float(np.median(firsts)) if firsts else None,
+        "itl_mean_ms": float(np.mean(waits)) if len(waits) else None,
+        "itl_p50_ms": float(np.percentile(waits, 50)) if len(waits) else None,
+        "itl_p95_ms": float(np.percentile(waits, 95)) if len(waits) else None,
+        "runs": len(ones),
+    }
+    if not all("rounds" in one for one in ones):
+        return made
     siblings, hits = (sum(sum(one.get(kind, {}).values()) for one in ones) for kind in ("siblings", "sibling_hits"))
     rounds, drafted, accepted = (sum(one[kind] for one in ones) for kind in ("rounds", "drafted", "accepted"))
-    return {
+    return made | {
         "tau": sum(one["tokens"] for one in ones) / max(1, rounds),
         "mean_gamma": drafted / max(1, rounds),
         "drafted": drafted,
@@ -70,10 +83,6 @@ def _latencies(ones: Sequence[Entry]) -> Row:
         "wasted": drafted - accepted,
         "siblings": siblings,
         "sibling_hits": hits,
-        "ttft_ms": float(np.median(firsts)) if firsts else None,
-        "itl_p50_ms": float(np.percentile(waits, 50)) if len(waits) else None,
-        "itl_p95_ms": float(np.percentile(waits, 95)) if len(waits) else None,
-        "runs": len(ones),
     }
 
 

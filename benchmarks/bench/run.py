@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Collection, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.bench import in_sglang, in_transformers
-from speckv.benchmarks.bench.plan import KIND, VERSION, Entry, Measure, Plan, batches, joined
+from speckv.benchmarks.bench.plan import KIND, SERVERS, VERSION, Entry, Measure, Plan, Unit, batches, joined
 from speckv.benchmarks.bench.rows import agreement, judge, means
 from speckv.benchmarks.journal import Journal
 from speckv.benchmarks.machine import machine, versions
 from speckv.benchmarks.progress import Report
 from speckv.controller.files import write_whole
-from speckv.integrations.runtime import Controller
 
-FRAMEWORKS: dict[str, Measure] = {in_transformers.NAME: in_transformers.measure, in_sglang.NAME: in_sglang.measure}
+TRANSFORMERS = "transformers"
+
+
+def _of(module: str) -> Measure:
+    """The ``measure`` of a module beside this one, which is imported, with what it needs, when it is called."""
+
+    def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
+        yield from import_module(f"speckv.benchmarks.bench.{module}").measure(plan, done, report)
+
+    return measure
+
+
+FRAMEWORKS: dict[str, Measure] = {
+    TRANSFORMERS: _of("in_transformers"),
+    "sglang": _of("in_sglang"),
+    SERVERS: _of("at_url"),
+}
 """A framework is a module with a ``measure`` and a line here."""
 
 
@@ -27,7 +43,7 @@ def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str,
     and more prompts, policies or compressions are added to what was measured. The journal is deleted only by you.
     """
     plan.check(FRAMEWORKS)
-    setting = plan.setting(Controller.load(plan.controller).artefact.sha256)
+    setting = plan.setting("" if plan.servers else _digest(plan.controller))
     journal = Journal(out.with_suffix(".partial.jsonl")) if out else None
     units = [unit for unit in (journal.read() if journal else []) if unit["setting"] == setting]
     done = {unit["key"] for unit in units}
@@ -45,11 +61,14 @@ def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str,
     result["revisions"] = sorted({unit.get("revision") or "unknown" for unit in units})  # of a journal gone on with
     result |= {"machine": machine(), "versions": versions(), "settings": {**setting, "repeats": plan.repeats}}
     result["settings"]["prompts"] = len(plan.prompts)
+    result["machine"] |= (
+        {"note": "the servers run elsewhere; these are facts of the machine that asked"} if plan.servers else {}
+    )
     result |= {"costs": {}, "skipped": []}
     for unit in units:
         result["costs"] |= {name: of for name, of in unit["facts"].get("costs", {}).items() if name in plan.regimes}
         result["skipped"] += [one for one in unit["facts"].get("skipped", []) if one[1] in plan.regimes]
-    rows = judge(entries)
+    rows = judge(entries, plan.against)
     result |= {"rows": rows, "means": means(rows), "agreement": agreement(entries), "bound": [], "entries": entries}
     if out is not None:
         store(result, out)
@@ -77,9 +96,15 @@ def revision() -> str | None:
     return said.stdout.strip() or None
 
 
+def _digest(controller: str) -> str:
+    from speckv.integrations.runtime import Controller  # which servers elsewhere can do without
+
+    return Controller.load(controller).artefact.sha256
+
+
 def _asked(plan: Plan, entry: Entry) -> bool:
-    sizes = plan.batches if entry["framework"] == in_transformers.NAME else plan.concurrencies
-    at_once = entry["concurrency"] if entry["framework"] == in_transformers.NAME else 1
+    sizes = plan.batches if entry["framework"] == TRANSFORMERS else plan.concurrencies
+    at_once = entry["concurrency"] if entry["framework"] == TRANSFORMERS else 1
     return (
         entry["framework"] in plan.frameworks
         and entry["regime"] in plan.regimes

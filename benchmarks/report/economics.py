@@ -73,7 +73,7 @@ def acceptance(entries: Sequence[Entry]) -> float | None:
 
 def round_in_plain_steps(row: Row) -> float:
     """How many tokens plain decoding writes in the time of one of the policy's rounds: τ / (rate against plain)."""
-    return row.tau / row.vs_plain
+    return (row.tau or 0) / row.vs_plain
 
 
 @dataclass(frozen=True)

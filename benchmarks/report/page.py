@@ -42,10 +42,14 @@ def write(result: Result, folder: Path) -> list[Path]:
 
 
 def plots(result: Result) -> dict[str, list[Drawn]]:
-    """All plots by section."""
-    return {
+    """All plots by section; of servers elsewhere, whose rounds are not known, only those of speed."""
+    made = {
         "Speed": plot_speed.speed(result) + plot_speed.concurrencies(result),
         "By task": plot_speed.ratios(result),
+    }
+    if result.servers:
+        return made
+    return made | {
         "Inside a request": plot_rounds.one_request(result) + plot_rounds.by_position(result),
         "Beside the draft": plot_siblings.by_depth(result),
         "Predictions": plot_rounds.reliability(result),
@@ -59,7 +63,8 @@ def page(result: Result, groups: dict[str, list[Drawn]]) -> str:
     sections = {"Figures": tables_section(result)}
     for name, drawn in groups.items():
         sections[name] = _plots(drawn) + (predictions_section(result) if name == "Predictions" else "")
-    sections["Agreement between frameworks"] = agreement_section(result)
+    if not result.servers:
+        sections["Agreement between frameworks"] = agreement_section(result)
     sections["Left out"] = skipped_section(result)
     sections["What was measured"] = settings_section(result)
     title = f"SpecKV, measured on {result.pair or 'an unnamed pair'}"

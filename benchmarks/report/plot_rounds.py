@@ -37,7 +37,7 @@ def one_request(result: Result) -> list[Drawn]:
     title = "One request, round by round"
     ours = [entry for entry in result.entries if entry.policy == OURS and entry.gammas]
     if not ours:
-        return [Absent(title, f"there is no entry of {OURS} in this result.")]
+        return [Absent(title, f"no rounds of {OURS} are stored in this result.")]
     chosen = max(ours, key=lambda entry: (bool(entry.steps), len(set(_gammas(entry))), len(_gammas(entry))))
     gammas, steps = _gammas(chosen), chosen.steps
     if not any(gammas):

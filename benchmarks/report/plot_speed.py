@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN
+from speckv.benchmarks.bench.plan import OURS, SERVERS
 from speckv.benchmarks.report.reading import Place, Result, Row
 from speckv.benchmarks.report.style import BAR, INK, Absent, Drawn, drawable, drawn, grid, legend, look, mark
 from speckv.benchmarks.report.words import listed, number, place_slug, slug, where
@@ -19,13 +19,13 @@ def speed(result: Result) -> list[Drawn]:
 
         def draw(figure: Any, here: dict[str, Row] = here, policies: list[str] = policies) -> None:
             axes = figure.add_subplot()
-            plain = here[PLAIN].tokens_per_s
+            plain = here[result.against].tokens_per_s
             for at, policy in enumerate(policies):
                 row = here[policy]
                 colour, hatch, _ = look(policy)
                 axes.barh(at, row.tokens_per_s, 0.72, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.6)
                 low, high = (plain * bound for bound in row.interval("vs_plain"))
-                if policy != PLAIN:
+                if policy != result.against:
                     _whisker(axes, row.tokens_per_s, at, low, high, "x")
                 # In a column of their own, where no line or whisker crosses them.
                 value = number(row.tokens_per_s)
@@ -37,9 +37,14 @@ def speed(result: Result) -> list[Drawn]:
             grid(axes, "x")
 
         caption = (
-            "Each bar is a way to choose the number of draft tokens; plain writes without a draft model, and the "
-            "dashed line is its speed. Whiskers: 95 % interval of the ratio to plain on the same prompts, times "
-            "plain's speed. A whisker that crosses the dashed line means that the difference is not shown."
+            f"Each bar is a server; the dashed line is the speed of {result.against}. "
+            if result.servers
+            else "Each bar is a way to choose the number of draft tokens; plain writes without a draft model, and the "
+            "dashed line is its speed. "
+        )
+        caption += (
+            f"Whiskers: 95 % interval of the ratio to {result.against} on the same prompts, times "
+            "its speed. A whisker that crosses the dashed line means that the difference is not shown."
         )
         figures = listed([f"{policy} {number(row.tokens_per_s)}" for policy, row in here.items()])
         alt = f"Bars of tokens per second, {where(place)}: {figures}."
@@ -58,10 +63,10 @@ def ratios(result: Result) -> list[Drawn]:
     for index, place in enumerate(lowest.values()):
         tasks = list(dict.fromkeys(row.task for row in result.rows if row.place == place))
         by_task = {task: result.at(place, task) for task in tasks}
-        others = [policy for policy in by_task["all"] if policy not in (PLAIN, OURS)]
-        title = f"Against plain decoding, by task: {where(place)}"
+        others = [policy for policy in by_task["all"] if policy not in (result.against, OURS)]
+        title = f"Against {result.named_against}, by task: {where(place)}"
         if not others and OURS not in by_task["all"]:
-            made.append(Absent(title, "only plain decoding was measured here."))
+            made.append(Absent(title, f"only {result.named_against} was measured here."))
             continue
 
         def draw(figure: Any, by_task: dict[str, dict[str, Row]] = by_task, others: list[str] = others) -> None:
@@ -82,27 +87,28 @@ def ratios(result: Result) -> list[Drawn]:
             axes.axvline(1, color=INK, linewidth=1, linestyle="--")
             axes.set_yticks(range(len(names)), [drawable(name, 14) for name in names])
             axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.set_xlabel("tokens per second against plain")
+            axes.set_xlabel(f"tokens per second against {drawable(result.against, 14)}")
             axes.margins(x=0.08)
             grid(axes, "x")
             legend(figure, 3, handletextpad=0.2)
 
-        caption = (
-            "Right of the dashed line is faster than plain decoding. The star is speckv, with its 95 % interval; the "
-            "smaller marks are the other policies, without theirs, so that the plot stays readable. “all” pools the "
-            "tasks. A star without whiskers rests on a single prompt."
-        )
+        caption = f"Right of the dashed line is faster than {result.named_against}. “all” pools the tasks."
+        if OURS in by_task["all"]:
+            caption += (
+                " The star is speckv, with its 95 % interval; the smaller marks are the others, without theirs, so "
+                "that the plot stays readable. A star without whiskers rests on a single prompt."
+            )
         told = [f"{task} {rows[OURS].vs_plain:.2f}" for task, rows in by_task.items() if OURS in rows]
-        alt = f"Ratios to plain decoding by task, {where(place)}. {OURS}: {listed(told) or 'not measured'}."
+        alt = f"Ratios to {result.named_against} by task, {where(place)}. {OURS}: {listed(told) or 'not measured'}."
         height = 0.62 * len(tasks) + 0.75 + 0.26 * -(-(len(others) + 1) // 3)
         made.append(drawn(f"ratio-{index}-{place_slug(place)}", title, caption, alt, height, draw))
     return made
 
 
 def concurrencies(result: Result) -> list[Drawn]:
-    """Tokens per second by concurrency, a plot per regime measured in SGLang."""
-    places = [place for place in result.places if place.framework == "sglang"]
-    title = "Tokens per second by concurrency in SGLang"
+    """Tokens per second by concurrency, a plot per regime measured in SGLang, or in servers elsewhere."""
+    places = [place for place in result.places if place.framework in ("sglang", SERVERS)]
+    title = f"Tokens per second by concurrency in {SERVERS if result.servers else 'SGLang'}"
     if not places:
         return [Absent(title, "SGLang was not measured in this result.")]
     made: list[Drawn] = []
@@ -123,8 +129,8 @@ def concurrencies(result: Result) -> list[Drawn]:
                 across = [row.concurrency * 2 ** (0.06 * (order - (len(policies) - 1) / 2)) for row in rows]
                 axes.plot(across, [row.tokens_per_s for row in rows], linewidth=1.8, **mark(policy))
                 for x, row in zip(across, rows, strict=True):
-                    if policy != PLAIN:
-                        plain = result.at(row.place)[PLAIN].tokens_per_s
+                    if policy != result.against:
+                        plain = result.at(row.place)[result.against].tokens_per_s
                         low, high = (plain * bound for bound in row.interval("vs_plain"))
                         _whisker(axes, row.tokens_per_s, x, low, high, "y")
             axes.set_xticks([place.concurrency for place in here], [str(place.concurrency) for place in here])
@@ -137,15 +143,18 @@ def concurrencies(result: Result) -> list[Drawn]:
 
         caption = (
             "The more requests a server answers at a time, the fuller each forward of the target is already, and the "
-            "less there is to gain from verifying several tokens at once. Where speckv meets plain, it has stopped "
-            "drafting. Whiskers: 95 % interval of the ratio to plain, times plain's speed."
+            "less there is to gain from verifying several tokens at once. "
         )
-        told = [
-            f"at {place.concurrency}, {result.at(place)[OURS].vs_plain:.2f} times plain"
-            for place in here
-            if OURS in result.at(place)
-        ]
-        alt = f"Lines of tokens per second over concurrency, {regime}. {OURS}: {listed(told) or 'not measured'}."
+        caption += "" if result.servers else "Where speckv meets plain, it has stopped drafting. "
+        caption += f"Whiskers: 95 % interval of the ratio to {result.against}, times its speed."
+        alt = f"Lines of tokens per second over concurrency, {regime}."
+        for policy in list(result.servers)[1:] or [OURS]:
+            told = [
+                f"at {place.concurrency}, {result.at(place)[policy].vs_plain:.2f} times {result.against}"
+                for place in here
+                if policy in result.at(place)
+            ]
+            alt += f" {policy}: {listed(told) or 'not measured'}."
         made.append(drawn(f"concurrency-{index}-{slug(regime)}", f"{title}, {regime}", caption, alt, 4.1, draw))
     return made
 

@@ -30,7 +30,10 @@ class Place(NamedTuple):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What a policy reached on the prompts of a task; "all" is the task of the whole. See ``bench.rows.judge``."""
+    """What a policy reached on the prompts of a task; "all" is the task of the whole. See ``bench.rows.judge``.
+
+    ``tau`` and ``mean_gamma`` are None where nothing is known of the rounds.
+    """
 
     framework: str
     regime: str
@@ -42,18 +45,19 @@ class Row(msgspec.Struct, frozen=True):
     vs_best_fixed: Positive
     best_fixed: str
     ci: dict[str, tuple[Natural, Natural]]
-    tau: Natural
-    mean_gamma: Natural
-    drafted: Count
-    accepted: Count
-    wasted: Count
     runs: Count
     identical: Count
+    tau: Natural | None = None
+    mean_gamma: Natural | None = None
+    drafted: Count = 0
+    accepted: Count = 0
+    wasted: Count = 0
     siblings: Count = 0
     sibling_hits: Count = 0
     ttft_ms: Natural | None = None
     vs_fixed4: Positive | None = None
     vs_hf_default: Positive | None = None
+    itl_mean_ms: Natural | None = None
     itl_p50_ms: Natural | None = None
     itl_p95_ms: Natural | None = None
 
@@ -98,6 +102,7 @@ class Entry(msgspec.Struct, frozen=True):
     prompt_id: str
     task: str
     gammas: list[Count]
+    counted: str = "usage"
     siblings: dict[Depth, Count] = {}
     sibling_hits: dict[Depth, Count] = {}
     steps: list[Step] = []
@@ -168,6 +173,22 @@ class Result(msgspec.Struct, frozen=True):
         return len({one.prompt_id for one in self.entries_at(place)})
 
     @property
+    def servers(self) -> dict[str, str]:
+        """Addresses by name, where servers that ran already were measured instead of policies; else empty."""
+        found = self.settings.get("servers")
+        return {str(name): str(url) for name, url in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def against(self) -> str:
+        """The policy that the others are compared with: plain decoding, or the first of the servers."""
+        return next(iter(self.servers), PLAIN)
+
+    @property
+    def named_against(self) -> str:
+        """``against`` in a sentence."""
+        return self.against if self.servers else "plain decoding"
+
+    @property
     def pair(self) -> str:
         return str(self.settings.get("pair", ""))
 
@@ -193,9 +214,11 @@ def read(path: Path) -> Result:
     if not result.places:
         raise SpecKVError(f"{path}: nothing was measured in it; run speckv bench again")
     for place in result.places:
-        if PLAIN not in (here := result.at(place)):
+        if result.against not in (here := result.at(place)):
             where = f"{place.framework}, {place.regime}, concurrency {place.concurrency}"
-            raise SpecKVError(f"{path}: {where}: no row of plain decoding, which all is measured against; measure it")
+            raise SpecKVError(
+                f"{path}: {where}: no row of {result.named_against}, which all is compared with; measure it"
+            )
         if OURS in here and "vs_plain" not in here[OURS].ci:
             raise SpecKVError(f"{path}: a row of {OURS} has no interval vs_plain; run speckv bench again")
     return result

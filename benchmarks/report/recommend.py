@@ -15,6 +15,7 @@ from speckv.benchmarks.report.economics import (
     cost_fit,
 )
 from speckv.benchmarks.report.reading import Place, Result, Row
+from speckv.benchmarks.report.servers import check_names
 from speckv.benchmarks.report.verdict import FEW_PROMPTS, Finding, finding, judged, why
 from speckv.benchmarks.report.words import at_once, fixed_gamma, listed, number, percent, ratio, where
 
@@ -25,7 +26,8 @@ MOST_PROMPTS = 1000
 
 
 def recommendations(result: Result) -> list[str]:
-    """A paragraph per place, then what concerns all of them."""
+    """A paragraph per place, then what concerns all of them; SpecKVError where servers are not named as needed."""
+    check_names(result)
     made = [_place(result, place) for place in result.places]
     skipped = [f"Not measured: {name}, {of}: {reason}" for name, of, reason in result.skipped]
     return made + [text for text in (_loads(result), _differences(result), "\n".join(skipped)) if text]
@@ -33,12 +35,11 @@ def recommendations(result: Result) -> list[str]:
 
 def _place(result: Result, place: Place) -> str:
     here = result.at(place)
-    heading = where(place)
-    lines = [f"{heading}\n{'-' * len(heading)}"]
+    lines = [f"{where(place)}\n{'-' * len(where(place))}"]
     if (ours := here.get(OURS)) is None:
         return f"{lines[0]}\n{OURS} was not measured here: run speckv bench with --policy plain --policy {OURS}."
     gamma, said = choice(result, place)
-    lines += [said, commands(result, place, gamma)]
+    lines += [text for text in (said, commands(result, place, gamma)) if text]
     for note in (_few, _siblings, _outputs, _predictions, _costs):
         if text := note(result, place, ours):
             lines.append(text)

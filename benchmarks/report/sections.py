@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN
+from speckv.benchmarks.report import servers
 from speckv.benchmarks.report.economics import calibration
 from speckv.benchmarks.report.reading import Result, Row
 from speckv.benchmarks.report.verdict import details, paragraph
@@ -43,6 +44,8 @@ def element(tag: str, text: object, **attributes: str) -> str:
 
 def verdict_section(result: Result) -> str:
     """The paragraph in plain words, then each place in a sentence where there are several."""
+    if result.servers:
+        return f'<div class="verdict">{"".join(element("p", text) for text in servers.sentences(result))}</div>'
     made = f'<div class="verdict">{element("p", paragraph(result))}</div>'
     if len(result.places) > 1:
         made += f"<ul>{''.join(element('li', text) for text in details(result))}</ul>"
@@ -64,9 +67,12 @@ def settings_section(result: Result) -> str:
 def tables_section(result: Result) -> str:
     """A table per place, then ours by task."""
     made = [element("p", "Wide tables scroll sideways in their boxes.", class_="narrow")]
+    cells, columns = (servers.cells, servers.columns(result)) if result.servers else (_cells, COLUMNS)
     for place in result.places:
-        rows = [(_cells(row), row.policy == OURS) for row in result.at(place).values()]
-        made.append(element("h3", where(place)) + table(where(place), COLUMNS, rows))
+        rows = [(cells(row), row.policy == OURS) for row in result.at(place).values()]
+        made.append(element("h3", where(place)) + table(where(place), columns, rows))
+    if result.servers:
+        return "".join(made) + _facts("The servers", result.servers) + _facts("The columns", dict(columns[1:]))
     by_task = [(_by_task(row), False) for row in result.rows if row.policy == OURS and row.task != "all"]
     if by_task:
         header = (
@@ -156,8 +162,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     cells = ("plain", cells[1], "1", cells[3]) if row.policy == PLAIN else cells
     return (
         *cells,
-        f"{row.tau:.2f}",
-        "–" if row.policy == PLAIN else f"{row.mean_gamma:.1f}",
+        "–" if row.tau is None else f"{row.tau:.2f}",
+        "–" if row.policy == PLAIN or row.mean_gamma is None else f"{row.mean_gamma:.1f}",
         share,
         str(row.wasted),
         f"{row.siblings} ({percent(row.sibling_hits / row.siblings)})" if row.siblings else "–",
@@ -174,10 +180,17 @@ def _by_task(row: Row) -> tuple[str, ...]:
 
 def _policies(result: Result) -> str:
     policies = dict.fromkeys(row.policy for row in result.rows)
-    facts = "".join(element("dt", policy) + element("dd", explain(policy)) for policy in policies)
-    words = "".join(element("dt", name) + element("dd", tip) for name, tip in COLUMNS[2:])
-    return f"{element('h3', 'The policies')}<dl>{facts}</dl>{element('h3', 'The columns')}<dl>{words}</dl>"
+    return _facts("The policies", {policy: explain(policy) for policy in policies}) + _facts(
+        "The columns", dict(COLUMNS[2:])
+    )
+
+
+def _facts(title: str, facts: Mapping[str, str]) -> str:
+    inner = "".join(element("dt", name) + element("dd", text) for name, text in facts.items())
+    return f"{element('h3', title)}<dl>{inner}</dl>"
 
 
 def _said(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {of}" for name, of in value.items())
     return str(round(value, 4)) if isinstance(value, float) else str(value)

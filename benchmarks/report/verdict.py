@@ -74,7 +74,8 @@ def finding(row: Row, key: str) -> Finding:
 def judged(row: Row) -> Finding:
     """What the ratio to plain decoding says of our speculation at a place."""
     found = finding(row, "vs_plain")
-    return Finding.RESTED if found is Finding.ABOVE and row.mean_gamma < RESTS else found
+    rests = row.mean_gamma is not None and row.mean_gamma < RESTS
+    return Finding.RESTED if found is Finding.ABOVE and rests else found
 
 
 def verdicts(result: Result) -> list[Verdict]:
@@ -171,9 +172,11 @@ def why(result: Result, place: Place) -> str:
 
 def _rounds(result: Result, place: Place) -> str:
     """What the rounds of one policy brought and took, the best of the fixed γ if there is one."""
+    if result.servers:
+        return "these servers' rounds are not known, as the OpenAI API does not tell them"
     drafting = [row for row in result.at(place).values() if row.drafted]
     if not drafting:
         return "nothing was drafted there, so there is no time of a round to explain it with"
     row = max(drafting, key=lambda one: (fixed_gamma(one.policy) is not None, one.vs_plain))
-    text = f"a round of {row.policy} brought {row.tau:.2f} tokens and took as long as plain decoding takes for "
+    text = f"a round of {row.policy} brought {row.tau or 0:.2f} tokens and took as long as plain decoding takes for "
     return text + f"{round_in_plain_steps(row):.2f}"

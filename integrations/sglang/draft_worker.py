@@ -126,8 +126,8 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
             backend = self.draft_attn_backend.attn_backends[step]
             with forward_context(ForwardContext(attn_backend=backend), forward_batch=forward_batch):
                 logits = self.draft_runner.forward(forward_batch).logits_output.next_token_logits
-            tokens.append(logits.argmax(dim=-1, keepdim=True))
-            self._read.append(pack(tokens[-1], logits))
+            self._read.append(pack(None, logits))
+            tokens.append(self._read[-1][:, :1].long())
             wanted = min(ceiling, self.decisions.deepen(Letter(self._read[-1]).read()))
             forward_batch.positions.add_(1)
             if self.draft_runner.model_config.model_is_mrope:

@@ -168,9 +168,8 @@ class Drafter:
     ) -> list[Drafted]:
         """Up to ``most`` tokens after each of ``texts``; fills in what ``this`` round says of drafting.
 
-        ``processors`` are those of each text that keep no state.
-        Signals and tokens are read by the host together: as they come where the policy is asked about them, else all
-        at once.
+        ``processors`` are those of each text that keep no state. Signals and tokens are read by the host together: as
+        they come where the policy is asked about them, else all at once.
         """
         started = perf_counter()
         asked_ms = 0.0
@@ -187,12 +186,13 @@ class Drafter:
         while made < wanted and not ended:
             logits = self.model.feed(texts) if token is None else self.model.step(token)
             token, drawn_from = self._draw(prefixes, processors if processes else (), logits)
+            unread.append(pack(token, logits))
+            token = unread[-1][:, :1].long() if token is None else token
             if processes:
                 prefixes = [torch.cat((p, one), dim=1) for p, one in zip(prefixes, token.split(1), strict=True)]
             if drawn_from is not None:
                 for drafted, row in zip(drafts, drawn_from.split(1), strict=True):
                     drafted.drawn_from.append(row)
-            unread.append(pack(token, logits))
             made += 1
             if asks and (per_level or made == 1):
                 # An EOS is asked about as any token is: what is verified must not depend on which one was drawn. For
@@ -212,8 +212,13 @@ class Drafter:
 
     def _draw(
         self, prefixes: Sequence[Tensor], processors: Sequence[LogitsProcessorList], logits: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """The draft's next tokens (n, 1) after ``prefixes`` (1, …), and, sampling, what they were drawn with (n, V)."""
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The draft's next tokens (n, 1) after ``prefixes`` (1, …), and, sampling, what they were drawn with (n, V).
+
+        No tokens: the most probable, which come with the signals.
+        """
+        if not self.sample and not processors and logits.shape[-1] <= self.model.vocabulary:
+            return None, None
         scores = fit_vocabulary(logits, self.model.vocabulary)
         if self.sample or processors:
             scores = scores.to(torch.float32, copy=True)
