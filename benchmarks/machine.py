@@ -11,6 +11,7 @@ PACKAGES = (
     "speckv",
     "torch",
     "transformers",
+    "sglang",
     "bitsandbytes",
     "numpy",
     "scikit-learn",

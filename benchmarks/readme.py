@@ -76,12 +76,12 @@ def exact_section(results: Path) -> str:
     for path in sorted(results.glob("identity-*.json")):
         result = _read(path)
         different = result["outputs_that_differ_from_plain"]
-        what = f"transformers, {result['pair']}, {result['dtype']}: {_listed(different)}"
+        what = f"{result.get('framework', 'transformers')}, {result['pair']}, {result['dtype']}: {_listed(different)}"
         rows.append([f"`{path.name}`", what, str(result["prompts"] * len(different)), str(sum(different.values()))])
     for row in _read(results / "sglang-gpu.json")["rows"]:
         what = f"SGLang on a GPU, {row['mode']}, trees: {row['trees']}"
         rows.append(["`sglang-gpu.json`", what, str(row["requests"]), str(row["different"])])
-    for mode, row in _read(results / "soak-sglang.json").items():
+    for mode, row in _read(results / "soak-sglang.json")["modes"].items():
         right, wrong = row["answered_as_plain"], len(row["wrong"])
         what = f"SGLang under mixed load with aborts, mode {mode}"
         rows.append(["`soak-sglang.json`", what, str(right + wrong), str(wrong)])

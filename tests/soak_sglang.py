@@ -15,6 +15,7 @@ from typing import Any
 from sglang_models import requests, save_pair
 
 from speckv.benchmarks.bench.sglang_server import Server
+from speckv.benchmarks.machine import machine, versions
 from speckv.controller.files import write_whole
 
 MOST_REQUESTS = 20_000
@@ -101,12 +102,13 @@ def main() -> None:
             plain.stop()
         steer = Path(folder) / "steer"
         write_whole(steer, "random")
-        result = {mode: serve(mode, (target, draft), steer, asked, wanted, arguments.seconds) for mode in MODES}
+        modes = {mode: serve(mode, (target, draft), steer, asked, wanted, arguments.seconds) for mode in MODES}
+    result = {"command": "make soak", "modes": modes, "versions": versions(), "machine": machine()}
     text = json.dumps(result, indent=1) + "\n"
     print(text, end="")
     if arguments.json is not None:
         write_whole(arguments.json, text)
-    if any(of["wrong"] or of["hung_clients"] or of["slots_used_at_end"] for of in result.values()):
+    if any(of["wrong"] or of["hung_clients"] or of["slots_used_at_end"] for of in modes.values()):
         raise SystemExit(1)
 
 

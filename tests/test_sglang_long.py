@@ -53,6 +53,7 @@ def test_the_qwen_pair_says_what_it_says_without_speculation(tmp_path: Path) -> 
             told[way] = {name: series[f"{name}_total"] for name in ("rounds", "drafted_tokens", "siblings_accepted")}
     result = {
         "command": "make test-long",
+        "framework": "SGLang",
         "pair": PAIR,
         "dtype": "float32",
         "prompts": PROMPTS,
