@@ -20,7 +20,8 @@ bench: .venv/.ready .venv-sglang/.ready
 	$(VENV)/speckv report out/bench.json -o out/report
 	$(VENV)/speckv recommend out/bench.json
 
-test: check test-main $(OTHERS:%=test-transformers-%) test-sglang
+# SGLang's environment first: one test of the main ones compares both frameworks.
+test: check .venv-sglang/.ready test-main $(OTHERS:%=test-transformers-%) test-sglang
 
 # Two at a time on two cores; README's install lines are among them.
 TESTS := -m pytest -n 2 --dist worksteal
