@@ -115,7 +115,7 @@ class Server:
         request = urllib.request.Request(
             self.base + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.startswith(("[", "{")) else text
 
