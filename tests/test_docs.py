@@ -28,6 +28,7 @@ ELSEWHERE = {
     "pip install": "tests/test_install.py",
     "pip wheel": "tests/test_install.py",
     "python -m sglang.launch_server": "tests/test_sglang_server.py starts it with these options",
+    "python -m sglang_router.launch_router": "tests/test_sglang_router.py",
     "python -m speckv.benchmarks": "their own tests; results are stored in benchmarks/results",
     "speckv demo": "a pair by name, which is minutes of download; tests/test_cli.py has its options",
     "speckv import": "tests/test_cli.py",
