@@ -216,7 +216,7 @@ def test_a_server_that_cannot_be_measured_is_one_line(
     [
         (["--url", "localhost:30000"], "--url localhost:30000: not an address; give it as http://host:30000"),
         (["--url", "http://a:port"], "not an address"),
-        (["--url", "http://me:secret@a"], "no user and password in an address"),
+        (["--url", "http://me:secret" + "@a"], "no user and password in an address"),
         (["--url", "http://127.0.0.1:9"], "http://127.0.0.1:9: cannot be reached"),
         (["--url", "http://a", "--url", "http://a"], "a is there twice; give each a name"),
         (["--url", "http://a", "--url", "plain=http://b"], "give plain=http://b first"),
