@@ -53,8 +53,8 @@ soak: .venv-sglang/.ready
 
 # Minutes of model time, results stored in benchmarks/results/.
 test-long: .venv/.ready .venv-sglang/.ready $(OTHERS:%=test-long-transformers-%)
-	$(VENV)/python -m pytest -m long
-	$(SGLANG)/python -m pytest -m long $(SGLANG_TESTS)
+	OMP_NUM_THREADS=2 $(VENV)/python -m pytest -m long
+	OMP_NUM_THREADS=2 $(SGLANG)/python -m pytest -m long $(SGLANG_TESTS)
 
 check: lint types
 

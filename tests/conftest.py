@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Two runs of tests at once, as make starts them, have a core each.
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else str(min(2, os.cpu_count() or 1))
-)
+# One core for each process: tests run two at a time, and what several threads share in models this small they lose
+# several times over by waiting for each other. It is inherited by xdist's workers, so it is the same for all.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
