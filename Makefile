@@ -35,7 +35,7 @@ test-install: .venv/.ready
 # What depends on the version: where the hook hangs, and what it hands over. The rest of the loop's tests, and attention
 # other than sdpa, in test-long.
 HOOK_TESTS := tests/test_transformers_hook.py tests/test_transformers_exact.py tests/test_transformers_faults.py \
-	tests/test_transformers_tree.py tests/test_transformers_batch.py
+	tests/test_transformers_tree.py tests/test_transformers_batch.py tests/test_transformers_direct.py
 $(OTHERS:%=test-transformers-%): test-transformers-%: .venv-transformers-%/.ready
 	.venv-transformers-$*/bin/python $(TESTS) -m "not long and not smollm2" -k "not eager" $(HOOK_TESTS)
 

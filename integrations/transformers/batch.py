@@ -14,6 +14,7 @@ from speckv.integrations.device import sent
 from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
 from speckv.integrations.transformers.cache import as_keyword
 from speckv.integrations.transformers.columns import Columns
+from speckv.integrations.transformers.direct import forward_of
 from speckv.integrations.transformers.draft import DraftModel
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
 from speckv.integrations.transformers.text import Text
@@ -56,10 +57,7 @@ class TargetBatch(TargetModel):
         inputs = {name: value for name, value in self.keywords.items() if value is not None}
         inputs |= {"input_ids": sent(rows, device), "attention_mask": masks}
         inputs["position_ids"] = places + self.shift[:, None]
-        if "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = count
-        logits: Tensor = self._forward(inputs).logits[:, -count:]
-        return logits
+        return self._forward(inputs, count)[0]
 
     def _prefill(self, texts: Sequence[Text]) -> Tensor:
         ids = torch.cat([text.ids for text in texts])
@@ -68,7 +66,8 @@ class TargetBatch(TargetModel):
         inputs = self.model.prepare_inputs_for_generation(
             ids, next_sequence_length=None, is_first_iteration=True, **self.keywords
         )
-        logits: Tensor = self._forward(inputs).logits[:, -1:]
+        logits, _ = self._forward(inputs, 1)
+        self.forward = forward_of(self.model)
         self._check_length(self.cache, self.prompt)
         held = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         places = torch.arange(self.prompt, device=ids.device).expand_as(ids)

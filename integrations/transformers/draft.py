@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,11 +13,9 @@ from transformers import PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.transformers.cache import cache_name, new_cache, parameters, rolls_back
+from speckv.integrations.transformers.direct import SAMPLE, forward_of, sample_ids
 from speckv.integrations.transformers.reach import positions, restart
 from speckv.integrations.transformers.text import Text
-
-SAMPLE = 8
-"""Tokens, spread over the vocabulary, that :func:`examine` feeds. One alone may have a row of zeros as embedding."""
 
 _examined: WeakKeyDictionary[PreTrainedModel, Facts] = WeakKeyDictionary()
 
@@ -34,29 +30,10 @@ def fit_vocabulary(rows: Tensor, size: int, absent: float = float("-inf")) -> Te
     return torch.nn.functional.pad(rows, (0, missing), value=absent)
 
 
-def bare_forward(decoder: torch.nn.Module) -> Callable[..., Any]:
-    """``decoder``'s forward without transformers' wrappers around it, which collect outputs nobody asks for here.
-
-    They cost a twelfth of a small forward. Where hooks hang on the decoder, or its forward was replaced (by offloading,
-    say), it is called as it is.
-    """
-    hooks = (decoder._forward_hooks, decoder._forward_pre_hooks)
-    if "forward" in vars(decoder) or any(hooks):
-        whole: Callable[..., Any] = decoder
-        return whole
-    return partial(inspect.unwrap(type(decoder).forward), decoder)
-
-
 @dataclass(frozen=True)
 class Facts:
-    """What is found out about a draft model once.
+    """What is found out about a draft model once; ``longest`` and ``restart`` are as ``reach`` has them."""
 
-    ``direct``: its logits are exactly its output embedding of its decoder's last hidden state. The two are then called
-    directly: the wrappers around them cost an eighth of a small forward. Most causal language models are so, not
-    those that cap or scale logits. ``longest`` and ``restart`` are :func:`.reach.positions` and :func:`.reach.restart`.
-    """
-
-    direct: bool
     longest: int
     restart: int
     parameters: frozenset[str]
@@ -69,28 +46,26 @@ def examine(model: PreTrainedModel) -> Facts:
     be rolled back.
     """
     if model not in _examined:
-        direct = _try_out(model)
-        known = parameters(model.forward)
-        _examined[model] = Facts(direct, positions(model), restart(model), known)
+        _try_out(model)
+        _examined[model] = Facts(positions(model), restart(model), parameters(model.forward))
     return _examined[model]
 
 
 @torch.no_grad()
-def _try_out(model: PreTrainedModel) -> bool:
+def _try_out(model: PreTrainedModel) -> None:
     name, kind = model.config.name_or_path or type(model).__name__, type(model).__name__
     keyword = cache_name(parameters(model.forward))
     state = f"draft {name}: a {kind} keeps a state that cannot be rolled back; take a draft without recurrent layers"
     if keyword is None:
         raise SpecKVError(state)
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.linspace(vocabulary // 3, vocabulary - 1, SAMPLE, device=model.device).long()[None, :]
+    ids = sample_ids(model)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": True}
     if "position_ids" in parameters(model.forward):
         inputs["position_ids"] = torch.arange(SAMPLE, device=model.device)[None, :]
     kept = new_cache(model)
     cache = kept[keyword]
     try:
-        whole: Tensor = model(**inputs, **kept).logits
+        model(**inputs, **kept)
         usable = rolls_back(cache) and cache.get_seq_length() == SAMPLE
         if usable:  # as in a round: two tokens at once after some were taken off
             cache.crop(-2)
@@ -102,14 +77,6 @@ def _try_out(model: PreTrainedModel) -> bool:
         ) from None
     if not usable:
         raise SpecKVError(state)
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
-    if decoder is None or head is None or decoder is model or "position_ids" not in parameters(decoder.forward):
-        return False
-    try:
-        direct = head(bare_forward(decoder)(**inputs, **new_cache(decoder)).last_hidden_state)
-    except Exception:  # whatever a forward does that was not meant to be called without its wrappers
-        return False
-    return whole.shape == direct.shape and bool(torch.allclose(whole, direct, rtol=1e-3, atol=1e-3, equal_nan=True))
 
 
 class DraftModel:
@@ -127,14 +94,7 @@ class DraftModel:
         self.last_id = size - 1 if size < vocabulary else None
         self.mask = None if attention_mask is None else attention_mask.to(self.device)
         self.facts = examine(model)
-        self.keywords: dict[str, Any] = {"use_cache": True}
-        if self.facts.direct:
-            self.forward = bare_forward(model.get_decoder())
-            self.head: Callable[..., Tensor] | None = bare_forward(model.get_output_embeddings())
-        else:
-            self.forward, self.head = model, None
-            if "logits_to_keep" in self.facts.parameters:
-                self.keywords["logits_to_keep"] = 1
+        self.forward = forward_of(model)
         self.counted = torch.empty(1, 0, dtype=torch.long)
         self.kept: dict[str, Any] = {}
         self.cached = 0
@@ -156,7 +116,6 @@ class DraftModel:
         length = text.length
         if not self.kept or self.cached <= self.facts.restart < length:
             self.kept, self.cached = new_cache(self.model), 0
-        self.keep([length - 1])
         return self._forward(text.ids[:, self.cached :].to(self.device), length)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -182,10 +141,7 @@ class DraftModel:
     def _logits(self, fed: Tensor, placed: dict[str, Any]) -> Tensor:
         if self.last_id is not None:  # any id will do for those it does not know: the target decides
             fed = fed.clamp(max=self.last_id)
-        outputs = self.forward(input_ids=fed, **placed, **self.kept, **self.keywords)
-        if self.head is not None:
-            return self.head(outputs.last_hidden_state[:, -1])
-        logits: Tensor = outputs.logits
+        logits, _ = self.forward({"input_ids": fed, "use_cache": True, **placed, **self.kept}, 1)
         return logits[:, -1]
 
     def _placed(self, end: int) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.integrations.device import sent
 from speckv.integrations.transformers.branches import can_branch, gather, tree_inputs
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
+from speckv.integrations.transformers.direct import forward_of, whole_forward
 from speckv.integrations.transformers.reach import Reach
 from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree
@@ -54,6 +55,7 @@ class TargetModel:
         self.text_only = keywords.keys() <= TEXT_ONLY | {name}
         self.rolls_back = self._record()
         self.fed_as_text = False
+        self.forward = whole_forward(model)
 
     @property
     def cache(self) -> Cache:
@@ -83,9 +85,7 @@ class TargetModel:
         if first:
             self.prompt = length
         inputs = self._tree_inputs(text, tree) if tree.branches else self._chain_inputs(text, tree, first)
-        if "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = tree.rows
-        outputs = self._forward(inputs)
+        logits, outputs = self._forward(inputs, tree.rows)
         cache = outputs.get(self.name, self.cache)
         self.fed = length + len(tree.tokens)
         if first:
@@ -94,8 +94,9 @@ class TargetModel:
             self.keywords[self.name] = cache
             self.rolls_back = self._record()
             self.fed_as_text = self._is_fed_as_text(text.device)
-        logits: Tensor = outputs.logits
-        return logits[:, -tree.rows :]
+            direct = self.fed_as_text and "token_type_ids" not in inputs
+            self.forward = (forward_of if direct else whole_forward)(self.model)
+        return logits
 
     def keep(self, trees: Sequence[Tree], kept: Sequence[Sequence[int]]) -> None:
         """Of the ``trees`` just verified keep the rows ``kept`` of each, a path from row 0, and forget the rest.
@@ -118,13 +119,16 @@ class TargetModel:
         return self.cache
 
     def _chain_inputs(self, text: Tensor, tree: Tree, first: bool) -> dict[str, Any]:
-        ids = torch.cat((text, sent([tree.tokens], text.device, text.dtype)), dim=1) if tree.tokens else text
-        new = ids.shape[1] - self.fed
-        inputs = self._keywords(ids.shape[1])
+        inputs = self._keywords(text.shape[1] + len(tree.tokens))
+        start = self.fed if self.fed_as_text else 0
+        ids = text[:, start:]
+        if tree.tokens:
+            ids = torch.cat((ids, sent([tree.tokens], text.device, text.dtype)), dim=1)
         if self.fed_as_text:
-            return _as_text(inputs, ids[:, -new:])
+            return _as_text(inputs, ids)
+        new = None if first and not self.fed else ids.shape[1] - self.fed
         prepared: dict[str, Any] = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=None if first and not self.fed else new, is_first_iteration=first, **inputs
+            ids, next_sequence_length=new, is_first_iteration=first, **inputs
         )
         return prepared
 
@@ -133,9 +137,10 @@ class TargetModel:
         padding, positions = inputs.get("attention_mask"), inputs.get("position_ids")
         return inputs | tree_inputs(self.model, self.cache, text, tree, padding, positions)
 
-    def _forward(self, inputs: dict[str, Any]) -> Any:
+    def _forward(self, inputs: dict[str, Any], rows: int) -> tuple[Tensor, Any]:
+        inputs.pop("logits_to_keep", None)  # generate's own is for one row
         try:
-            return self.model(**inputs, return_dict=True)
+            return self.forward(inputs, rows)
         except AssertionError as error:  # ProphetNet's way of saying that it takes one token at a time
             said = str(error).splitlines()[0][:100]
             raise SpecKVError(f"{type(self.model).__name__} cannot verify several tokens at once: {said}") from None
@@ -189,10 +194,9 @@ def _as_text(keywords: dict[str, Any], new: Tensor) -> dict[str, Any]:
     To find out that there is nothing else takes it a tenth of a small forward.
     """
     inputs = {name: value for name, value in keywords.items() if value is not None or name not in LIKE_THE_LAST}
-    inputs["input_ids"] = new
-    for name in {"input_ids", "position_ids", "token_type_ids"} & inputs.keys():
+    for name in {"position_ids", "token_type_ids"} & inputs.keys():
         inputs[name] = inputs[name][..., -new.shape[1] :].clone(memory_format=torch.contiguous_format)
-    return inputs
+    return inputs | {"input_ids": new}
 
 
 def _extended(name: str, given: Tensor, length: int) -> Tensor:
