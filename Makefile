@@ -106,8 +106,8 @@ SGLANG_FILES := $(FILES)-$(shell cat tests/sglang_cpu/pyproject.toml $$(find tes
 
 # README's tables, from the stored results, and the reference's, from the commands.
 readme: .venv/.ready
-	$(VENV)/python -m speckv.benchmarks.readme
-	$(VENV)/python -m speckv.benchmarks.reference
+	$(VENV)/python -m speckv.benchmarks.publish.readme
+	$(VENV)/python -m speckv.benchmarks.publish.reference
 
 clean:
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache

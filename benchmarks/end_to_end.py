@@ -13,10 +13,11 @@ from speckv.benchmarks.bench.plan import CHAIN, OURS, POLICIES, STEP, STOCK, Pla
 from speckv.benchmarks.bench.rows import summary
 from speckv.benchmarks.bench.run import run as run_bench
 from speckv.benchmarks.bench.run import store
-from speckv.benchmarks.command import run as run_command
-from speckv.benchmarks.progress import progress
+from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import run as run_command
+from speckv.benchmarks.common.progress import progress
+from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.prompts import load_prompts
-from speckv.benchmarks.tables import Table
 from speckv.controller.errors import SpecKVError
 
 REGIMES = {"transformers": ("bf16", "int8", "nf4", "nf4-draft4"), "sglang": ("bf16", "int8", "nf4")}
@@ -25,7 +26,7 @@ REPEATS = {"transformers": 1, "sglang": 2}
 PROMPTS = {"transformers": 12, "sglang": 16}
 TOKENS = {"transformers": 64, "sglang": 48}
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 
 @app.command()

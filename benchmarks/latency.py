@@ -12,10 +12,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from speckv.benchmarks.command import run as run_command
-from speckv.benchmarks.command import show_and_store
-from speckv.benchmarks.heads import by_sklearn
-from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.common.command import make_app, show_and_store
+from speckv.benchmarks.common.command import run as run_command
+from speckv.benchmarks.common.machine import machine, versions
+from speckv.benchmarks.paper.heads import by_sklearn
 from speckv.controller.cost import CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.features import summarize
@@ -35,7 +35,7 @@ ROUNDS_KEPT = 64
 WARM_UP = 200
 PAPERS_DRAFTED = 4
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 Floats = NDArray[np.float32]
 Times = dict[str, list[int]]
 Answer = TypeVar("Answer")

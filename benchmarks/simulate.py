@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.command import run as run_command
+from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import run as run_command
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 GUIDE_PRINTED = {
     "FP16": {1: 1.82, 2: 2.44, 4: 3.13, 8: 3.47},
@@ -184,7 +185,7 @@ def main_command(
 
 
 def _show(results: Mapping[str, Any]) -> None:
-    from speckv.benchmarks.tables import Table
+    from speckv.benchmarks.common.tables import Table
 
     gammas = [f"γ={point['gamma']}" for point in next(iter(results.values()))["points"]]
     tokens = Table("Expected tokens per step, and the acceptance rate behind it", ("", *gammas, "best γ"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from speckv.benchmarks.collect.traces import Best, Branch, Trace, unfold
 from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import Measured, Regime
-from speckv.benchmarks.traces import Best, Branch, Trace, unfold
 from speckv.controller.policy import SIBLINGS, Policy, Round, Siblings
 
 TOKENS, DEPTH = 24, 20

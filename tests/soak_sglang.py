@@ -15,7 +15,7 @@ from typing import Any
 from sglang_models import requests, save_pair
 
 from speckv.benchmarks.bench.sglang_server import Server
-from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.common.machine import machine, versions
 from speckv.controller.files import write_whole
 
 MOST_REQUESTS = 20_000

@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from speckv.benchmarks.steps import Step, make_row
+from speckv.benchmarks.collect.steps import Step, make_row
 from speckv.controller.records import Row
 from speckv.controller.walks import Text
 

@@ -16,10 +16,10 @@ from speckv.benchmarks.bench.bound import shortened
 from speckv.benchmarks.bench.plan import Entry, Plan, Unit, balanced
 from speckv.benchmarks.bench.rows import agreement, judge, means
 from speckv.benchmarks.bench.run import run
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.collect.traces import Trace
+from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.report.reading import read
-from speckv.benchmarks.traces import Trace
 from speckv.controller.errors import SpecKVError
 
 PROMPTS = tuple(Prompt(f"{task}-{number}", task, "Say it.") for number in range(3) for task in ("code", "chat"))

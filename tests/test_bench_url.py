@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from openai_fake import FIRST_S, NEXT_S, Fake, starting
 
-from speckv.benchmarks import cli
 from speckv.benchmarks.bench import at_url, chat_api
 from speckv.benchmarks.bench.at_url import named
 from speckv.benchmarks.bench.chat_api import arrivals
 from speckv.benchmarks.bench.plan import Plan
 from speckv.benchmarks.bench.run import FRAMEWORKS
 from speckv.benchmarks.bench.run import run as run_bench
+from speckv.benchmarks.cli import main as cli
 from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.report.page import page, plots
 from speckv.benchmarks.report.reading import read
@@ -126,9 +126,8 @@ def test_a_server_that_says_nothing_is_left(start: Start, tmp_path: Path, monkey
 
 def test_nothing_but_the_package_itself_is_needed(start: Start, tmp_path: Path) -> None:
     absent = "torch transformers onnx onnxruntime sklearn pyarrow matplotlib"
-    code = (
-        f"import sys; sys.modules |= dict.fromkeys('{absent}'.split()); from speckv.benchmarks.cli import main; main()"
-    )
+    code = f"import sys; sys.modules |= dict.fromkeys('{absent}'.split())"
+    code += "; from speckv.benchmarks.cli.main import main; main()"
     command = [sys.executable, "-c", code, "bench", str(tmp_path / "r.json"), "--url", start().url, "--quick"]
     ended = subprocess.run([*command, "--tokens", "1"], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from test_exchange import save_weights
 
-from speckv.benchmarks import cli
+from speckv.benchmarks.cli import app, inspect
+from speckv.benchmarks.cli import main as cli
 from speckv.controller.records import PAPER_COLUMNS, Row, read_records, write_records
 from speckv.controller.training import ESTIMATORS, digest
 from speckv.export.exchange import CARD, CONFIG, ONNX, WEIGHTS, open_controller
@@ -48,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(app.console, "width", 200)
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["speckv", *map(str, arguments)])
@@ -224,7 +225,7 @@ def test_an_interruption_has_its_own_code(run: Run, monkeypatch: pytest.MonkeyPa
     def interrupt(source: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.cli_training, "_open", interrupt)
+    monkeypatch.setattr(inspect, "open_source", interrupt)
     ended = run("inspect", "default")
     assert ended.code == 130 and "Traceback" not in ended.err
 

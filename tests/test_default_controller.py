@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speckv.benchmarks.build import build, read_texts
+from speckv.benchmarks.collect.traces import read_texts
 from speckv.benchmarks.prompts import load_prompts
 from speckv.controller.records import read_records
+from speckv.export.build import build
 from speckv.integrations.runtime import DEFAULT_ARTEFACT, Controller
 
 DATA = Path(__file__).parent.parent / "benchmarks" / "data"
@@ -19,7 +20,7 @@ RECORDS, TRACES = DATA / "qwen2.5-coder.parquet", sorted(DATA.glob("train-*.parq
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("remade") / "default.onnx"
-    build(RECORDS, out, traces=TRACES)
+    build(RECORDS, out, texts=read_texts(TRACES), traces=[one.name for one in TRACES])
     return out
 
 

@@ -16,7 +16,8 @@ from openai_fake import Fake, starting
 from pages import PAGES, ROOT, blocks, commands
 from sglang_models import save_pair
 
-from speckv.benchmarks import cli, reference
+from speckv.benchmarks.cli import main as cli
+from speckv.benchmarks.publish import reference
 from speckv.integrations.models.loading import load_model, load_tokenizer
 
 ELSEWHERE = {
@@ -111,7 +112,7 @@ def test_json(page: Path) -> None:
 
 def test_the_commands_of_the_reference_are_those_there_are() -> None:
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    assert text == reference.rendered(text), "run: python -m speckv.benchmarks.reference"
+    assert text == reference.rendered(text), "run: python -m speckv.benchmarks.publish.reference"
 
 
 def test_every_target_of_make_that_a_page_names_is_one() -> None:

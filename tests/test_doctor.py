@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from speckv.benchmarks import doctor
-from speckv.benchmarks.doctor import Finding, examine
+from speckv.benchmarks.cli import findings as doctor
+from speckv.benchmarks.cli.findings import Finding, examine
 from speckv.integrations.installed import allowed
 
 RANGE = ">=5.19,<5.26"

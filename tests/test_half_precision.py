@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from speckv.benchmarks import machine
-from speckv.benchmarks.half_precision import EMULATED, NATIVE, arithmetic, emulate
+from speckv.benchmarks.collect.half_precision import EMULATED, NATIVE, arithmetic, emulate
+from speckv.benchmarks.common import machine
 
 
 def layer(kind: str) -> nn.Linear:

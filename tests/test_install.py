@@ -20,7 +20,7 @@ from sglang_models import save_pair
 from test_exchange import save_weights
 from test_packaging import sources
 
-from speckv.benchmarks import cli
+from speckv.benchmarks.cli import main as cli
 from speckv.controller.records import Row, write_records
 from speckv.export.exchange import WEIGHTS
 

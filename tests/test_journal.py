@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from speckv.benchmarks.journal import Journal
+from speckv.benchmarks.common.journal import Journal
 from speckv.controller.errors import SpecKVError
 from speckv.controller.records import Row
 
@@ -58,7 +58,7 @@ def test_journal_refuses_damage_in_the_middle(tmp_path: Path, damage: bytes) -> 
 WRITER = """
 import sys
 from pathlib import Path
-from speckv.benchmarks.journal import Journal
+from speckv.benchmarks.common.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 for number in range(int(sys.argv[2]), 10**6):
     journal.append({"number": number, "padding": "x" * 300_000})

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
+from speckv.benchmarks.common.tables import Table, fill_page
 from speckv.benchmarks.paper import __main__ as paper
 from speckv.benchmarks.paper import predictors
 from speckv.benchmarks.paper.data import GAMMAS, Release, read_release
 from speckv.benchmarks.paper.estimate import fit_step_times, own_throughput, realised
 from speckv.benchmarks.paper.published import COMPRESSIONS
 from speckv.benchmarks.paper.report import tables
-from speckv.benchmarks.tables import Table, fill_page
 from speckv.controller.errors import SpecKVError
 
 ROOT = Path(__file__).parents[1]
@@ -213,7 +213,7 @@ def test_mistakes_without_data(
         (["--data", str(tmp_path), "--plot", "x.png"], "add --examine"),
         (["--data", str(tmp_path), "--page", str(tmp_path / "none.md")], "no such page"),
     ):
-        assert run_command(monkeypatch, *arguments) == 1
+        assert run_command(monkeypatch, *arguments) == 2
         error = capsys.readouterr().err
         assert words in error and error.count("\n") == 1 and "Traceback" not in error
 

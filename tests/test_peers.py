@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 from simulation import Oracle, World, draft, level, linear, play
 
-from speckv.benchmarks.peers import PEERS, make_peer
-from speckv.benchmarks.peers.bandit import ARMS, Arm, Bandit
-from speckv.benchmarks.peers.hf_default import HFDefault
-from speckv.benchmarks.peers.hf_heuristic import HFHeuristic
-from speckv.benchmarks.peers.p_min import PMin
-from speckv.benchmarks.peers.sglang_ema import SGLangEMA
-from speckv.benchmarks.peers.svip import SVIP
+from speckv.benchmarks.baselines import PEERS, make_peer
+from speckv.benchmarks.baselines.bandit import ARMS, Arm, Bandit
+from speckv.benchmarks.baselines.hf_default import HFDefault
+from speckv.benchmarks.baselines.hf_heuristic import HFHeuristic
+from speckv.benchmarks.baselines.p_min import PMin
+from speckv.benchmarks.baselines.sglang_ema import SGLangEMA
+from speckv.benchmarks.baselines.svip import SVIP
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.tokens import TokensPolicy
 from speckv.controller.policy import Level, Policy, Request, Round

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import Oracle, World, draft, level, linear, play
 
-from speckv.benchmarks.peers import PEERS, make_peer
+from speckv.benchmarks.baselines import PEERS, make_peer
 from speckv.controller.policy import Policy, Request, Round
 
 EACH = ("plain", "fixed-16", *PEERS[PEERS.index("fixed-16") + 1 :])

@@ -14,8 +14,8 @@ from transformers.generation.candidate_generator import AssistedCandidateGenerat
 from transformers.generation.stopping_criteria import ConfidenceCriteria
 from transformers_helpers import greedy, prompt, tiny_pair
 
-from speckv.benchmarks.peers.hf_default import HFDefault
-from speckv.benchmarks.peers.hf_heuristic import HFHeuristic
+from speckv.benchmarks.baselines.hf_default import HFDefault
+from speckv.benchmarks.baselines.hf_heuristic import HFHeuristic
 from speckv.controller.policy import Request, Round
 
 MAKERS = {"constant": HFDefault, "heuristic": HFHeuristic}

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from speckv.benchmarks.profile import Run, plan
+from speckv.benchmarks.collect.profile import Run, plan
 from speckv.benchmarks.prompts import TASKS, Prompt, load_prompts
 from speckv.controller.errors import SpecKVError
 

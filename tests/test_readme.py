@@ -11,7 +11,7 @@ import yaml
 from pages import BLOCK, PAGES, README, ROOT
 from test_packaging import LAYERS
 
-from speckv.benchmarks import readme
+from speckv.benchmarks.publish import readme
 
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"

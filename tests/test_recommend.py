@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bench_results import LEVEL, LOSES, PAYS, Where, bench_result, both_frameworks, save
 
-from speckv.benchmarks import cli
+from speckv.benchmarks.cli import main as cli
 from speckv.benchmarks.report.reading import Place, Result, read
 from speckv.benchmarks.report.recommend import choice, recommendations
 from speckv.benchmarks.report.verdict import details

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speckv.benchmarks.steps import Step, make_row
+from speckv.benchmarks.collect.steps import Step, make_row
 from speckv.controller.errors import SpecKVError
 from speckv.controller.records import (
     COLUMNS,

@@ -10,14 +10,14 @@ import pytest
 from replays import REGIME, TOKENS, StaticTree, branch, random_positions
 from simulation import Oracle
 
-from speckv.benchmarks.peers import make_peer
-from speckv.benchmarks.peers.p_min import PMin
-from speckv.benchmarks.peers.svip import SVIP
+from speckv.benchmarks.baselines import make_peer
+from speckv.benchmarks.baselines.p_min import PMin
+from speckv.benchmarks.baselines.svip import SVIP
+from speckv.benchmarks.collect.traces import unfold
 from speckv.benchmarks.replay.engine import Played, play, rounds
 from speckv.benchmarks.replay.positions import Positions, Served
 from speckv.benchmarks.replay.regimes import Measured, Regime
 from speckv.benchmarks.replay.shapes import SHAPES, play_shape
-from speckv.benchmarks.traces import unfold
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import BEST, Policy, Round

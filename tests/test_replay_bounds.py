@@ -10,7 +10,7 @@ import pytest
 from replays import REGIME, StaticTree, random_positions, random_trace
 from simulation import Oracle
 
-from speckv.benchmarks.peers import make_peer
+from speckv.benchmarks.baselines import make_peer
 from speckv.benchmarks.replay.bounds import clairvoyant
 from speckv.benchmarks.replay.engine import Played, play
 from speckv.benchmarks.replay.positions import Positions

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bench_results import LEVEL, LOSES, PAYS, bench_result, both_frameworks, save
 
-from speckv.benchmarks import cli
+from speckv.benchmarks.cli import main as cli
 from speckv.benchmarks.report import plot_rounds, plot_siblings
 from speckv.benchmarks.report.economics import calibration, cost_fit, economics
 from speckv.benchmarks.report.page import page, plots, write

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("sglang")
 
-from speckv.benchmarks.doctor import examine
+from speckv.benchmarks.cli.findings import examine
 from speckv.integrations.sglang import compatibility, plugin
 
 

@@ -14,8 +14,8 @@ from sglang_steered import Steered
 
 from speckv.benchmarks.bench.in_sglang import folders
 from speckv.benchmarks.bench.sglang_server import Server
-from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.profile import chat_inputs
+from speckv.benchmarks.collect.profile import chat_inputs
+from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.prompts import load_prompts
 from speckv.integrations.models.loading import load_tokenizer
 

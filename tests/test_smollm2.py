@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers_helpers import RandomPolicy
 
-from speckv.benchmarks.generation import end_tokens, until
-from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.profile import chat_inputs
+from speckv.benchmarks.collect.generation import end_tokens, until
+from speckv.benchmarks.collect.profile import chat_inputs
+from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.prompts import load_prompts
 from speckv.integrations.models import load_pair
 from speckv.integrations.transformers import attach, attach_policy, detach, stats

@@ -12,8 +12,10 @@ from pages import ROOT
 from rich.console import Console
 from typer.testing import CliRunner
 
-from speckv.benchmarks import cli, doctor, progress, terminal
-from speckv.benchmarks.tables import Table
+from speckv.benchmarks.cli import findings as doctor
+from speckv.benchmarks.cli import main as cli
+from speckv.benchmarks.common import progress, terminal
+from speckv.benchmarks.common.tables import Table
 
 STRANGE = "pip install 'speckv[sglang]' [red]x[/] [/] :smile: \x1b[31m\x07"
 SHOWN = "pip install 'speckv[sglang]' [red]x[/] [/] :smile: ?[31m?"

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from speckv.benchmarks.trace_making import greedy, ranks_of, run_ahead
-from speckv.benchmarks.traces import LAST_RANK, Best, Branch, Trace, read_traces, unfold, write_traces
+from speckv.benchmarks.collect.trace_making import greedy, ranks_of, run_ahead
+from speckv.benchmarks.collect.traces import LAST_RANK, Best, Branch, Trace, read_traces, unfold, write_traces
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.models.loading import perturbed
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import make_synthetic_texts
 
-from speckv.benchmarks.steps import Step, make_row
+from speckv.benchmarks.collect.steps import Step, make_row
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import RecentAcceptance
 from speckv.controller.records import PAPER_COLUMNS, Row, read_records, write_records

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from speckv.benchmarks.bench.chat_api import KEY, ChatServer
 from speckv.benchmarks.bench.plan import AS_SERVED, PLAIN, SERVERS, Entry, Plan, Unit, share_wall
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.errors import SpecKVError
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from speckv.benchmarks.baselines import make_peer
 from speckv.benchmarks.bench.plan import CHAIN, OURS, REGIMES, Plan
 from speckv.benchmarks.bench.rows import Row
-from speckv.benchmarks.peers import make_peer
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.collect.trace_making import make_traces
+from speckv.benchmarks.collect.traces import Trace, read_traces
+from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.replay.bounds import clairvoyant
 from speckv.benchmarks.replay.engine import play
 from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import MOST_LEVELS, Measured, Regime
-from speckv.benchmarks.trace_making import make_traces
-from speckv.benchmarks.traces import Trace, read_traces
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
 from speckv.controller.policy import Policy

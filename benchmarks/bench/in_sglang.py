@@ -27,8 +27,8 @@ from speckv.benchmarks.bench.plan import (
     share_wall,
 )
 from speckv.benchmarks.bench.sglang_server import Server
-from speckv.benchmarks.profile import chat_inputs
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.collect.profile import chat_inputs
+from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.errors import SpecKVError
 from speckv.controller.stats import by_number

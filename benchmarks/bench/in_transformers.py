@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from speckv.benchmarks.bench.plan import ALONE, OURS, PLAIN, REGIMES, Entry, Plan, Unit, batches, joined
-from speckv.benchmarks.generation import Generation, Modes
-from speckv.benchmarks.profile import chat_inputs
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.collect.generation import Generation, Modes
+from speckv.benchmarks.collect.profile import chat_inputs
+from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.policy import Round
 from speckv.integrations.cost_store import remember, remembered
@@ -49,10 +49,9 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
 
 
 class Arrivals:
-    """A streamer that notes when tokens arrive, as a reader of the stream would see them."""
+    """A streamer that notes when tokens arrive, by ``perf_counter``, as a reader of the stream would see them."""
 
     def __init__(self) -> None:
-        self.started = perf_counter()
         self.times: list[float] = []
         self.prompt_seen = False
 
@@ -60,7 +59,7 @@ class Arrivals:
         if not self.prompt_seen:  # generate() sends the prompt first
             self.prompt_seen = True
             return
-        self.times += [(perf_counter() - self.started) * 1e3] * value.numel()
+        self.times += [perf_counter()] * value.numel()
 
     def end(self) -> None:
         pass
@@ -123,7 +122,7 @@ class Runner:
         done = self.modes.generate(policy, inputs, self.tokens, listen, streamer=arrivals, **self.settings)
         steady = [one for one in rounds if one.verify_ms and not (one.draft_prefill or one.verify_prefill)]
         return counted(done) | {
-            "arrivals_ms": [round(at, 1) for at in arrivals.times],
+            "arrivals_ms": [round((at - done.started) * 1e3, 1) for at in arrivals.times],
             "output": done.tokens,
             "gammas": [0] * len(done.tokens) if policy == PLAIN else [len(one.levels) for one in rounds],
             "steps": [step(one) for one in steady],

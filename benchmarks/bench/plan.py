@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.prompts import TASKS, Prompt
 from speckv.controller.errors import SpecKVError
 

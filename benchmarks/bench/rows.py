@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN, Entry
-from speckv.benchmarks.ratios import Timed, geometric_mean, rows
-from speckv.benchmarks.tables import Table
+from speckv.benchmarks.common.ratios import Timed, geometric_mean, rows
+from speckv.benchmarks.common.tables import Table
 
 Row = dict[str, Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from speckv.benchmarks.bench.plan import KIND, SERVERS, VERSION, Entry, Measure, Plan, Unit, batches, joined
 from speckv.benchmarks.bench.rows import agreement, judge, means
-from speckv.benchmarks.journal import Journal
-from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.progress import Report
+from speckv.benchmarks.common.journal import Journal
+from speckv.benchmarks.common.machine import machine, versions
+from speckv.benchmarks.common.progress import Report
 from speckv.controller.files import write_whole
 
 TRANSFORMERS = "transformers"

@@ -15,18 +15,18 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from speckv.benchmarks.command import run as run_command
-from speckv.benchmarks.command import show_and_store
+from speckv.benchmarks.collect.traces import read_traces
+from speckv.benchmarks.common.command import make_app, show_and_store
+from speckv.benchmarks.common.command import run as run_command
+from speckv.benchmarks.common.machine import machine, versions
+from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.gpu.costs import TRACE, by_mask, curve, regime
 from speckv.benchmarks.gpu.exactness import SEQUENCES, check, is_exact, synchronisations
 from speckv.benchmarks.gpu.models import make
 from speckv.benchmarks.gpu.pairs import timed
-from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.progress import progress
 from speckv.benchmarks.replay.cell import judge, play_cell
 from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import TRACES
-from speckv.benchmarks.traces import read_traces
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 
@@ -57,7 +57,7 @@ SMALL: Plan = {
 }
 REPLAYED = ("plain", "speckv", "speckv-chain", "speckv-step", "speckv-step-chain")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 
 @app.command()

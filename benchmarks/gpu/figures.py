@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.gpu.exactness import is_exact
-from speckv.benchmarks.tables import Table
 
 SHOWN = (1, 2, 8, 32, 64)
 """Tokens a sequence."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM
 
-from speckv.benchmarks.generation import PLAIN, STOCK, Modes
+from speckv.benchmarks.collect.generation import PLAIN, STOCK, Modes
+from speckv.benchmarks.common.ratios import Timed, rows
 from speckv.benchmarks.gpu.models import make
-from speckv.benchmarks.ratios import Timed, rows
 from speckv.controller.stats import Stats
 from speckv.integrations.transformers.calibrate import calibrate
 

@@ -11,15 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.command import run as run_command
-from speckv.benchmarks.machine import machine, versions
+from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import run as run_command
+from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.paper.data import Release, read_release
 from speckv.controller.errors import SpecKVError
 from speckv.controller.extras import require
 from speckv.controller.files import write_whole
 
 VARIABLE = "SPECKV_PAPER_DATA"
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 
 def run(folder: Path, examine: bool = False) -> dict[str, Any]:
@@ -77,9 +78,9 @@ def paper(
     plot: Annotated[Path | None, typer.Option(help="Draw the examination into this .png or .svg file.")] = None,
 ) -> None:
     """Train and evaluate as the paper's release does, and show every figure beside the published one."""
+    from speckv.benchmarks.common.tables import fill_page
     from speckv.benchmarks.paper.plot import draw
     from speckv.benchmarks.paper.report import tables
-    from speckv.benchmarks.tables import fill_page
 
     if data is None:
         raise SpecKVError(f"the folder of the released data is not known; give it by --data or {VARIABLE}")

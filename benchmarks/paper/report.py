@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.paper.published import POLICIES
 from speckv.benchmarks.paper.report_examined import EXAMINED, Result
-from speckv.benchmarks.tables import Table
 
 
 def tables(result: Result) -> dict[str, Table]:

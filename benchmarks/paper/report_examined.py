@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.paper.data import GAMMAS
 from speckv.benchmarks.paper.published import COMPRESSIONS
-from speckv.benchmarks.tables import Table
 
 Result = Mapping[str, Any]
 

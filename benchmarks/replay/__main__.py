@@ -12,15 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.command import run as run_command
-from speckv.benchmarks.journal import Journal
-from speckv.benchmarks.machine import machine, versions
-from speckv.benchmarks.progress import progress
+from speckv.benchmarks.collect.traces import read_traces
+from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import run as run_command
+from speckv.benchmarks.common.journal import Journal
+from speckv.benchmarks.common.machine import machine, versions
+from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.replay.cell import judge, play_cell
 from speckv.benchmarks.replay.figures import plot, table
 from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import REGIMES, TRACES, Regime, Roofline, load_regimes
-from speckv.benchmarks.traces import read_traces
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 from speckv.integrations.runtime import Controller
@@ -28,7 +29,7 @@ from speckv.integrations.runtime import Controller
 BATCHES = (1, 4, 8)
 MODELLED_BATCHES = (1, 4, 16, 64, 256)
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.peers import make_peer
+from speckv.benchmarks.baselines import make_peer
 from speckv.benchmarks.replay.bounds import clairvoyant
 from speckv.benchmarks.replay.engine import Played, play
 from speckv.benchmarks.replay.positions import Positions

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speckv.benchmarks.tables import Table
+from speckv.benchmarks.common.tables import Table
 
 OURS = ("speckv", "speckv-chain", "speckv-step", "speckv-step-chain")
 PEERS = ("plain", "fixed-4", "hf-default", "hf-heuristic", "p-min", "svip", "sglang-ema", "bandit", "paper")

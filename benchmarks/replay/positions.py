@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.benchmarks.traces import Trace
+from speckv.benchmarks.collect.traces import Trace
 from speckv.controller.policy import BEST
 
 Ints = NDArray[np.int64]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speckv.benchmarks.peers.p_min import N_MAX, P_MIN
-from speckv.benchmarks.peers.svip import LONGEST, SCALE, THRESHOLD
+from speckv.benchmarks.baselines.p_min import N_MAX, P_MIN
+from speckv.benchmarks.baselines.svip import LONGEST, SCALE, THRESHOLD
 from speckv.benchmarks.replay.engine import Played
 from speckv.benchmarks.replay.positions import Ints, Positions, Served
 from speckv.benchmarks.replay.regimes import Regime
@@ -64,12 +64,12 @@ def budget(nodes: int) -> Maker:
 
 
 def p_min(positions: Positions) -> Shape:
-    """See :mod:`speckv.benchmarks.peers.p_min`; each request of a batch stops by itself, as in llama.cpp."""
+    """See :mod:`speckv.benchmarks.baselines.p_min`; each request of a batch stops by itself, as in llama.cpp."""
     return chain(positions, _until(positions.signals[:, :, 1] < P_MIN, N_MAX, positions))
 
 
 def svip(positions: Positions) -> Shape:
-    """See :mod:`speckv.benchmarks.peers.svip`; every request of a batch stops by itself."""
+    """See :mod:`speckv.benchmarks.baselines.svip`; every request of a batch stops by itself."""
     return chain(positions, _until(SCALE * positions.signals[:, :, 0] > THRESHOLD**2, LONGEST, positions))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN
+from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.report.reading import Place, Result, Row
 from speckv.benchmarks.report.verdict import Finding, finding
 from speckv.benchmarks.report.words import listed, number, ratio, waits, where
-from speckv.benchmarks.tables import Table
 from speckv.controller.errors import SpecKVError
 
 FOUND = {

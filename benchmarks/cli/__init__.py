@@ -1,0 +1,1 @@
+"""The command line, `speckv`: one file for each command."""

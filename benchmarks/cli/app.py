@@ -1,0 +1,69 @@
+"""What the parts of the command line share: the application they register with, and how it speaks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from speckv.benchmarks.common.terminal import make_console, plain
+from speckv.controller.errors import SpecKVError
+
+if TYPE_CHECKING:
+    from speckv.export.artefact import Artefact
+
+app = typer.Typer(
+    help="SpecKV chooses how many tokens to speculate, per step, for the most tokens per second.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = make_console()
+
+PairOption = Annotated[
+    str,
+    typer.Option(
+        help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
+    ),
+]
+CompressionOption = Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")]
+DraftOption = Annotated[str, typer.Option("--draft-compression", help="Of the draft.")]
+ControllerOption = Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")]
+ThreadsOption = Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.", min=0)]
+SourceArgument = Annotated[
+    Path, typer.Argument(help="default, an .onnx artefact, published weights (.npz), or a folder of either.")
+]
+ResultArgument = Annotated[Path, typer.Argument(help="A JSON file that `speckv bench` wrote.", show_default=False)]
+
+RUNNING = ("torch", "transformers", "onnxruntime", "onnx")
+"""The libraries by which a pair runs with a controller."""
+
+
+def say(text: str) -> None:
+    """Print ``text``, some of which may be a stranger's, as it is, and no line of it broken."""
+    console.print(plain(text), soft_wrap=True)
+
+
+def prepare_torch(threads: int) -> None:
+    """Thread count and quiet libraries, before any model is loaded."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def must_be_onnx(out: Path) -> None:
+    """Refuse a file for an artefact that could not be told from others."""
+    if out.suffix != ".onnx":
+        raise SpecKVError(f"--out {out}: must end in .onnx, by which an artefact is known")
+
+
+def open_source(source: Path) -> Artefact:
+    """The controller that a ``SourceArgument`` names."""
+    from speckv.export.exchange import open_controller
+    from speckv.integrations.runtime import DEFAULT_ARTEFACT
+
+    return open_controller(DEFAULT_ARTEFACT if str(source) == "default" else source)

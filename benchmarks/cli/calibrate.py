@@ -1,0 +1,56 @@
+"""`speckv calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from speckv.benchmarks.cli.app import (
+    RUNNING,
+    CompressionOption,
+    DraftOption,
+    PairOption,
+    ThreadsOption,
+    app,
+    console,
+    prepare_torch,
+    say,
+)
+from speckv.controller.extras import require
+
+
+@app.command()
+def calibrate(
+    pair: PairOption = "default",
+    compression: CompressionOption = "bf16",
+    draft_compression: DraftOption = "bf16",
+    repeats: Annotated[int, typer.Option(help="Timings of every forward, of which the median counts.", min=1)] = 5,
+    out: Annotated[Path | None, typer.Option(help="Also write the costs to this JSON file.")] = None,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Time the pair's forwards on this machine; attach() finds the result from then on."""
+    require(*RUNNING)
+    from speckv.benchmarks.common.progress import progress
+    from speckv.controller.calibration import write_costs
+    from speckv.integrations.cost_store import remember
+    from speckv.integrations.models import load_pair
+    from speckv.integrations.transformers.calibrate import about
+    from speckv.integrations.transformers.calibrate import calibrate as measure
+
+    prepare_torch(threads)
+    with progress() as report:
+        target, draft, _ = load_pair(pair, compression, draft_compression, progress=report)
+        costs = measure(target, draft, repeats, report)
+    shown = Table(title="Milliseconds per forward")
+    for heading in ("rows", "target", "draft"):
+        shown.add_column(heading, justify="right")
+    for rows, ms in costs.verify.items():
+        shown.add_row(str(rows), f"{ms:.1f}", f"{costs.draft[rows]:.1f}" if rows in costs.draft else "")
+    shown.add_row("per 1,000 tokens of context", f"+{costs.verify_context:.1f}", f"+{costs.draft_context:.1f}")
+    console.print(shown)
+    say(f"{remember(about(target, draft), costs)}: attach() uses these costs for this pair from now on")
+    if out is not None:
+        write_costs(costs, about(target, draft), out)
