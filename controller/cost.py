@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from speckv.controller.arrays import Floats
 from speckv.controller.curve import Costs, Curve
-from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.policy import SIBLINGS, Round
 

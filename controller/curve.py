@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.controller.decision import Floats
+from speckv.controller.arrays import Floats
 
 BYTES_PER_MS = 1.5e7
 """Memory bandwidth assumed before anything was timed (15 GB/s); only ratios of costs matter until then."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from speckv.controller.decision import Floats
+from speckv.controller.arrays import Floats
 from speckv.controller.policy import Siblings
 
 

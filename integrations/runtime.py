@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.controller.decision import Floats, Ints, best_for_throughput, best_for_tokens
+from speckv.controller.arrays import Floats
 from speckv.controller.errors import SpecKVError
 from speckv.controller.extras import missing
 from speckv.export.artefact import Artefact
 from speckv.export.exchange import open_controller, save_folder
-
-logger = logging.getLogger("speckv")
 
 DEFAULT_ARTEFACT = Path(__file__).parent / "default.onnx"
 PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
@@ -37,17 +33,14 @@ def _onnxruntime() -> Any:
 
 @dataclass(slots=True)
 class Bound:
-    """Memory that a session reads and writes: ``signals`` (N, M) and ``answers`` (N, K).
+    """Memory that a session reads and writes: ``signals`` (N, M) and ``answers`` (N, K), which ``run`` fills in.
 
-    ``last`` (K,) are the last feature's values (γ, say), and ``choices`` the same as integers. ``run`` fills in the
-    answers, ``total`` sums up the signals.
+    ``last`` (K,) are the last feature's values, γ, say.
     """
 
     run: Callable[[], None]
-    total: Callable[[], Any]
     signals: NDArray[np.float32]
     last: NDArray[np.float32]
-    choices: Ints
     answers: NDArray[np.float32]
 
 
@@ -87,9 +80,7 @@ class Head:
         binding.bind_cpu_input(taken.name, signals)
         binding.bind_output(self.name, "cpu", 0, np.float32, answers.shape, answers.ctypes.data)
         run = partial(session.run_with_iobinding, binding)
-        flat = signals.reshape(-1)
-        total = partial(flat.dot, np.ones_like(flat))  # a third of what sum() takes
-        return Bound(run, total, signals, np.array(last, dtype=np.float32), np.array(last), answers)
+        return Bound(run, signals, np.array(last, dtype=np.float32), answers)
 
     def _open(self, last: tuple[int, ...]) -> Any:
         options = self._runtime.SessionOptions()
@@ -108,14 +99,12 @@ class Controller:
     each its own.
     """
 
-    def __init__(self, artefact: Artefact, provider: str = "cpu", fallback_gamma: int = 4) -> None:
+    def __init__(self, artefact: Artefact, provider: str = "cpu") -> None:
         if provider not in PROVIDERS:
             raise SpecKVError(f"{provider}: no such provider; known are {', '.join(PROVIDERS)}")
         self.artefact = artefact
         self.provider = provider
         self.gammas = tuple(artefact.metadata.gammas)
-        self.fallback_gamma = fallback_gamma
-        self.fallbacks = 0
         self._heads = {name: Head(partial(artefact.head, name), name, provider) for name in artefact.metadata.heads}
         self._check()
 
@@ -152,7 +141,7 @@ class Controller:
         return publish(self.artefact, repo_id, **options)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Controller:
-        return Controller(self.artefact, self.provider, self.fallback_gamma)
+        return Controller(self.artefact, self.provider)
 
     def acceptance_rates(self, signals: Sequence[float], level: int, gammas: Sequence[int]) -> Floats:
         """Predicted acceptance rate of each γ, (K,); ``signals`` are the four SIGNAL_FEATURES.
@@ -198,42 +187,6 @@ class Controller:
         found = np.take_along_axis(reached, depths - 1, axis=1)
         found = np.where(drafted[:, None] > 0, found, recent[:, None] ** beyond)
         return found.astype(np.float32)
-
-    def decide(
-        self,
-        signals: NDArray[np.float32],
-        gammas: Sequence[int] | None = None,
-        step_ms: Sequence[float] | None = None,
-        rate: float = 0.0,
-    ) -> Ints:
-        """γ of each row of ``signals`` (B, 5): the features but gamma, float32.
-
-        Without ``step_ms`` by expected tokens, the paper's rule; with it (t(γ) of each candidate, ms) and ``rate``
-        (ρ, tokens per ms) by throughput. ``gammas`` are the candidates, by default the artefact's. A row that is
-        not finite gets ``fallback_gamma``; it is counted, and the first one is logged.
-        """
-        candidates = self.gammas if gammas is None else tuple(gammas)
-        head = self._heads["acceptance_rate"]
-        bound = head.buffers(len(signals), candidates)
-        bound.signals[:] = signals
-        bound.run()
-        if step_ms is None:
-            best = best_for_tokens(bound.answers, bound.last)
-        else:
-            best = best_for_throughput(bound.answers, bound.last, np.asarray(step_ms), rate)
-        chosen: Ints = bound.choices[best]
-        # A sum is finite where all is, and a NaN or an infinity never leaves one: cheaper than isfinite of each.
-        if not math.isfinite(bound.total()):
-            broken = ~np.isfinite(signals).all(axis=1)
-            chosen[broken] = self.fallback_gamma
-            if broken.any():  # not where large numbers only add up to an infinity
-                self._count_fallbacks(int(broken.sum()))
-        return chosen
-
-    def _count_fallbacks(self, rows: int) -> None:
-        if not self.fallbacks:
-            logger.warning("speckv: a signal is not finite; γ is %d while that is so", self.fallback_gamma)
-        self.fallbacks += rows
 
     def _check(self) -> None:
         """The graph must answer in the right shape with finite probabilities before it decides anything."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -230,24 +229,6 @@ def test_an_unknown_provider_is_refused(artefact: Artefact) -> None:
         Controller(artefact, "tpu")
 
 
-def test_a_batch_is_decided_as_its_rows_are(controller: Controller) -> None:
-    signals = np.random.default_rng(0).random((33, 5), dtype=np.float32) * np.array([8, 1, 12, 1, 2], np.float32)
-    step_ms = (60.0, 80.0, 100.0, 140.0)
-    for options in (
-        {},
-        {"step_ms": step_ms, "rate": 0.02},
-        {"gammas": (1, 3, 5), "step_ms": step_ms[:3], "rate": 0.03},
-    ):
-        alone = [int(controller.decide(signals[row : row + 1], **options)[0]) for row in range(len(signals))]
-        assert controller.decide(signals, **options).tolist() == alone
-
-
-def test_the_paper_s_rule_is_the_argmax_of_expected_tokens(controller: Controller) -> None:
-    signals = np.array([[1.0, 0.6, 2.0, 0.3, 1]], np.float32)
-    rates = np.array(controller.acceptance_rates(signals[0, :4].tolist(), 1, (2, 4, 6, 8)))
-    assert controller.decide(signals)[0] == (2, 4, 6, 8)[int(np.argmax(1 + rates * (2, 4, 6, 8)))]
-
-
 def prefix(row: tuple[float, ...], drafted: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Any numbers as a prefix's features: a sum of logarithms is not above 0, an acceptance within 0 … 1."""
     recent = min(1.0, abs(row[3]))
@@ -255,7 +236,7 @@ def prefix(row: tuple[float, ...], drafted: int) -> np.ndarray[Any, np.dtype[np.
 
 
 @given(st.lists(ROW, min_size=1, max_size=4), st.lists(st.integers(0, 64), min_size=1, max_size=4))
-def test_any_finite_input_gives_probabilities_and_a_candidate(
+def test_any_finite_input_gives_probabilities(
     controller: Controller, rows: list[tuple[float, ...]], gammas: list[int]
 ) -> None:
     for row in rows:
@@ -263,7 +244,6 @@ def test_any_finite_input_gives_probabilities_and_a_candidate(
         assert ((rates >= 0) & (rates <= 1)).all()
         survival = controller.survival(prefix(row, gammas[0]), tuple(range(5)))
         assert ((survival >= 0) & (survival <= 1)).all() and (np.diff(survival) <= 0).all()
-    assert set(controller.decide(np.array(rows, np.float32), gammas).tolist()) <= set(gammas)
 
 
 @given(ROW, st.integers(0, 64))
@@ -287,22 +267,6 @@ def test_numbers_at_their_limits_still_give_probabilities() -> None:
         largest = float(np.finfo(np.float32).max)
         rates = controller.acceptance_rates((largest, -largest, largest, 1), 2, (0, 64))
         assert ((rates >= 0) & (rates <= 1)).all()
-
-
-def test_a_row_that_is_not_finite_gets_the_fallback_and_one_warning(
-    artefact: Artefact, caplog: pytest.LogCaptureFixture
-) -> None:
-    controller = Controller(artefact, fallback_gamma=3)
-    signals = np.tile(np.array([1.0, 0.6, 2.0, 0.3, 1], np.float32), (3, 1))
-    expected = controller.decide(signals).tolist()
-    signals[1, 2] = np.nan
-    with caplog.at_level(logging.WARNING, logger="speckv"):
-        for _ in range(3):
-            assert controller.decide(signals).tolist() == [expected[0], 3, expected[2]]
-        signals[2, 0] = np.inf
-        assert controller.decide(signals).tolist() == [expected[0], 3, 3]
-    assert controller.fallbacks == 5
-    assert len([record for record in caplog.records if "not finite" in record.message]) == 1
 
 
 def test_survival_without_its_head_is_by_the_marginals_of_the_rates() -> None:

@@ -18,7 +18,7 @@ from speckv.benchmarks.paper.published import (
     read_published,
     read_table,
 )
-from speckv.controller.decision import Floats, Ints
+from speckv.controller.arrays import Floats, Ints
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, SIGNAL_FEATURES
 from speckv.controller.records import Row, read_records

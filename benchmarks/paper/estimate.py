@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from speckv.benchmarks.paper.data import GAMMAS, Release
+from speckv.benchmarks.paper.decision import best_for_throughput
 from speckv.benchmarks.paper.published import COMPRESSIONS
-from speckv.controller.decision import Floats, Ints, best_for_throughput
+from speckv.controller.arrays import Floats, Ints
 
 RESAMPLES = 4000
 

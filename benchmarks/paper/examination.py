@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from speckv.benchmarks.paper.data import GAMMAS, PROMPTS_PER_TASK, Release
+from speckv.benchmarks.paper.decision import best_for_throughput, best_for_tokens, expected_tokens
 from speckv.benchmarks.paper.estimate import fit_step_times, measured_rates, own_throughput, realised, step_ms
 from speckv.benchmarks.paper.predictors import accuracy, predicted_rates, predictors, split
 from speckv.benchmarks.paper.published import COMPRESSIONS
-from speckv.controller.decision import Floats, Ints, best_for_throughput, best_for_tokens, expected_tokens
+from speckv.controller.arrays import Floats, Ints
 from speckv.controller.features import SIGNAL_FEATURES
 
 FOLDS = PROMPTS_PER_TASK

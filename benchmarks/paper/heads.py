@@ -17,7 +17,7 @@ from speckv.benchmarks.common.command import make_app
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.common.tables import Table
-from speckv.controller.decision import best_for_tokens
+from speckv.benchmarks.paper.decision import best_for_tokens
 from speckv.controller.files import write_whole
 from speckv.controller.policies.tokens import PAPER_GAMMAS
 from speckv.controller.records import read_records
@@ -41,9 +41,9 @@ Decide = Callable[[Array], int]
 def run(data: Path, decisions: int = 1000, seed: int = 42, entropy_unit: str = "bits") -> dict[str, Any]:
     """Train each predictor on ``data``, export it, and time decisions for one request among the paper's four γ.
 
-    A decision is the whole answer, the chosen γ: by ``Controller.decide``, one call through onnxruntime, and as the
-    paper's code makes it, by four scikit-learn ``predict`` calls. All take turns on the same rows. What is stored,
-    JSON-able; times in µs.
+    A decision is the whole answer, the chosen γ: by ``Controller``, one call through onnxruntime, and as the paper's
+    code makes it, by four scikit-learn ``predict`` calls. All take turns on the same rows. What is stored, JSON-able;
+    times in µs.
     """
     features, rates = acceptance_data(read_records(data, entropy_unit))
     contenders: dict[str, tuple[Decide, Decide]] = {}
@@ -101,7 +101,13 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def _by_onnx(controller: Controller) -> Decide:
-    return lambda signals: int(controller.decide(signals)[0])
+    gammas = np.array(PAPER_GAMMAS, dtype=np.float32)
+
+    def decide(signals: Array) -> int:
+        *known, level = signals[0].tolist()
+        return PAPER_GAMMAS[int(best_for_tokens(controller.acceptance_rates(known, level, PAPER_GAMMAS), gammas))]
+
+    return decide
 
 
 def by_sklearn(model: Any) -> Decide:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from speckv.benchmarks.paper.data import GAMMAS, Release
+from speckv.benchmarks.paper.decision import expected_tokens
 from speckv.benchmarks.paper.predictors import SEED, accuracy
 from speckv.benchmarks.paper.published import COMPRESSIONS, TASKS
 from speckv.benchmarks.paper.reproduction import most_tokens
-from speckv.controller.decision import expected_tokens
 
 
 def reproduce_phase3(release: Release) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from speckv.benchmarks.paper.data import GAMMAS, Release
-from speckv.controller.decision import Floats, Ints, expected_tokens
+from speckv.benchmarks.paper.decision import expected_tokens
+from speckv.controller.arrays import Floats, Ints
 from speckv.controller.features import FEATURES
 
 SEED = 42

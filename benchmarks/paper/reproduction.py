@@ -24,7 +24,7 @@ from speckv.benchmarks.paper.predictors import (
     split,
 )
 from speckv.benchmarks.paper.published import COMPRESSIONS, TASKS
-from speckv.controller.decision import Floats, Ints
+from speckv.controller.arrays import Floats, Ints
 
 RESAMPLES = 5000
 PAIRED_RESAMPLES = 10000

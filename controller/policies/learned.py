@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from speckv.controller.decision import Floats
+from speckv.controller.arrays import Floats
 from speckv.controller.policy import Level, Policy
 
 logger = logging.getLogger("speckv")

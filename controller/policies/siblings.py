@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from speckv.controller.decision import Floats
+from speckv.controller.arrays import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.policy import BEST, SIBLINGS, Round
 from speckv.controller.tree import sibling_values

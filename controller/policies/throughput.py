@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from speckv.controller.arrays import Floats
 from speckv.controller.cost import MOST_TABLES, CostModel
 from speckv.controller.curve import Costs
-from speckv.controller.decision import Floats
 from speckv.controller.estimates import Ratio
 from speckv.controller.features import FURTHEST, LEAST_CONFIDENCE
 from speckv.controller.policies.learned import Controller, LearnedPolicy

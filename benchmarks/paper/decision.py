@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
+from speckv.controller.arrays import Floats, Ints
 
 
 def expected_tokens(acceptance: Floats, gammas: Floats) -> Floats:
