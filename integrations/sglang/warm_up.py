@@ -71,10 +71,11 @@ class _Scripted(Policy):
 
 
 def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Costs | None:
-    """Median times by positions of a forward; None where there was no time for a single request's.
+    """Median times by positions of a forward; None where ``seconds`` is 0.
 
-    No round is begun that should end after ``seconds``, by what one of half as many requests took; the very first round
-    of a process, which takes longer than any other, is among these seconds and not among the times.
+    No round is begun that should end after ``seconds``, by what one of half as many requests took, but for one of each
+    shape for a single request. The very first round of a process, which takes longer than any other, is among these
+    seconds and not among the times.
     """
     policy = _Scripted()
     worker.meet(Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30)))
@@ -90,7 +91,8 @@ def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Co
         size, gamma, count = policy.shape = shape
         started = time.monotonic()
         expected = took.get(shape, 2 * took.get((size // 2, gamma, count), 0.0))
-        if ranks.agree(lambda: int(time.monotonic() + expected < end)):  # noqa: B023 - asked at once
+        needed = size == 1 and shape not in took
+        if needed or ranks.agree(lambda: int(time.monotonic() + expected < end)):  # noqa: B023 - asked at once
             _round(worker, size)
             took[shape] = time.monotonic() - started
     return _medians(policy.taken)
