@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_dependencies_point_one_way(layer: str) -> None:
     for path in sorted((ROOT / layer).rglob("*.py")):
         ours = [name.split(".")[1] for name in imported(path) if name.split(".")[0] == "speckv"]
         assert set(ours) <= set(allowed), named(path)
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Not for their types either: what one needs to know of the other is a protocol."""
+    modules = {named(path).removesuffix(".py").replace("/", "."): path for path in MODULES}
+    graph = {}
+    for name, path in modules.items():
+        found = [one.removeprefix("speckv.") for one in imported(path)]
+        graph[name] = {one if one in modules else one.rpartition(".")[0] for one in found} & modules.keys()
+    TopologicalSorter(graph).prepare()
 
 
 def test_the_controller_brings_no_framework() -> None:

@@ -9,12 +9,10 @@ from sglang.srt.arg_groups.overrides import resolving_view
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
-from speckv.integrations.sglang.config import LaunchError, ceiling, load_controller, read_config, tree_sizes
+from speckv.integrations.sglang.config import NAME, LaunchError, ceiling, load_controller, read_config, tree_sizes
 from speckv.integrations.sglang.pairing import check_pair
 
 logger = logging.getLogger("speckv")
-
-NAME = "SPECKV"
 
 UNSUPPORTED = (
     ("enable_dp_attention", "data-parallel attention"),

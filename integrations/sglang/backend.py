@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from speckv.integrations.sglang.config import NAME, ceiling, read_config, tree_sizes
+
 logger = logging.getLogger("speckv")
 
 CHOOSES = "sglang.srt.arg_groups.overrides.get_default_attn_backend"
@@ -40,9 +42,6 @@ def model_obstacle(config: Any) -> str | None:
 def for_trees(original: Callable[..., str], server_args: Any, use_mla_backend: bool, model_config: Any) -> str:
     """``original``'s choice, or the first of BRANCHING that is there if the server is to verify trees."""
     from sglang.srt.platforms import current_platform
-
-    from speckv.integrations.sglang.algorithm import NAME
-    from speckv.integrations.sglang.config import ceiling, read_config, tree_sizes
 
     chosen = original(server_args, use_mla_backend, model_config)
     if str(server_args.speculative_algorithm).upper() != NAME or chosen in BRANCHING or not current_platform.is_cuda():

@@ -13,6 +13,9 @@ from speckv.controller.policies.throughput import HIGHEST_CEILING
 from speckv.controller.policy import SIBLINGS
 from speckv.integrations.runtime import Controller
 
+NAME = "SPECKV"
+"""The algorithm's, for ``--speculative-algorithm``."""
+
 DEFAULT_CEILING = 8
 MOST = HIGHEST_CEILING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sglang.srt.runtime_context import get_parallel
@@ -15,11 +15,9 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy
 from speckv.integrations.cost_store import costs_path, remember, remembered
 from speckv.integrations.installed import processor, version
+from speckv.integrations.sglang.owner import Owner
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.warm_up import timed_costs
-
-if TYPE_CHECKING:
-    from speckv.integrations.sglang.worker import SpecKVWorker
 
 logger = logging.getLogger("speckv")
 
@@ -30,7 +28,7 @@ EVERY = 30.0
 class KeptCosts:
     """Of a worker's pair on this machine; ``known`` is what its policy begins with. Rank 0 reads, times and writes."""
 
-    def __init__(self, worker: SpecKVWorker, ranks: Ranks, needed: bool, seconds: float | None) -> None:
+    def __init__(self, worker: Owner, ranks: Ranks, needed: bool, seconds: float | None) -> None:
         self._about = about(worker)
         self._writes = needed and ranks.decides
         self._written = time.monotonic()
@@ -48,7 +46,7 @@ class KeptCosts:
         if self._writes and time.monotonic() - self._written >= EVERY and (costs := policy.learnt()) is not None:
             self._write(costs)
 
-    def _time(self, worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> None:
+    def _time(self, worker: Owner, ranks: Ranks, seconds: float | None) -> None:
         started = time.monotonic()
         try:
             timed = timed_costs(worker, ranks, seconds)
@@ -82,7 +80,7 @@ class KeptCosts:
         return found
 
 
-def about(worker: SpecKVWorker) -> dict[str, Any]:
+def about(worker: Owner) -> dict[str, Any]:
     """What costs depend on, for ``cost_store``."""
     target, draft = _runners(worker)
     on_gpu = worker.device.startswith("cuda")
@@ -99,7 +97,7 @@ def about(worker: SpecKVWorker) -> dict[str, Any]:
     }
 
 
-def _runners(worker: SpecKVWorker) -> tuple[Any, Any]:
+def _runners(worker: Owner) -> tuple[Any, Any]:
     return worker.target_worker.model_runner, worker.draft_worker.draft_runner
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
@@ -17,14 +17,12 @@ from torch import Tensor
 from speckv.integrations.device import sent
 from speckv.integrations.sglang.catch_up import as_prefill
 from speckv.integrations.sglang.config import MOST
+from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.draft_cache import DraftCache
 from speckv.integrations.sglang.letter import Letter
+from speckv.integrations.sglang.owner import Owner
 from speckv.integrations.sglang.tree import best_siblings, tree_input
 from speckv.integrations.signals import WIDTH, pack
-
-if TYPE_CHECKING:
-    from speckv.integrations.sglang.decisions import Decisions
-    from speckv.integrations.sglang.worker import SpecKVWorker
 
 
 class SpecKVDraftWorker(StandaloneDraftWorker):
@@ -34,7 +32,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
     forward which closes a round (draft-extend) gives the first draft token of the next.
     """
 
-    owner: SpecKVWorker
+    owner: Owner
     decisions: Decisions
     cache: DraftCache
     resting = False
@@ -42,7 +40,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
     _read: list[Tensor]
     """(n, WIDTH) of every level after the first that was decided upon in this round."""
 
-    def join(self, owner: SpecKVWorker, decisions: Decisions) -> None:
+    def join(self, owner: Owner, decisions: Decisions) -> None:
         self.owner, self.decisions = owner, decisions
 
     def alloc_memory_pool(

@@ -21,8 +21,9 @@ def register() -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
     from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 
-    from speckv.integrations.sglang.algorithm import NAME, SpecKVAlgorithm, make_worker, validate
+    from speckv.integrations.sglang.algorithm import SpecKVAlgorithm, make_worker, validate
     from speckv.integrations.sglang.backend import CHOOSES, for_trees
+    from speckv.integrations.sglang.config import NAME
 
     SpeculativeAlgorithm.register(
         NAME, supports_overlap=True, validate_server_args=validate, spec_class=SpecKVAlgorithm

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sglang.srt.environ import envs
 from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController, SpecRuntimeState
@@ -18,17 +18,23 @@ from speckv.controller.policy import SIBLINGS
 from speckv.integrations.sglang.backend import obstacle
 from speckv.integrations.sglang.config import Config, tree_sizes
 
-if TYPE_CHECKING:
-    from speckv.integrations.sglang.draft_worker import SpecKVDraftWorker
-
 GRAPH_WIDTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 20)
 """γ for which CUDA graphs are captured by default: each costs memory and start-up time."""
+
+
+class Drafting(Protocol):
+    """A draft worker: how far it drafts, and whether in one captured loop."""
+
+    speculative_num_steps: int
+
+    @property
+    def captured(self) -> bool: ...
 
 
 class Widths:
     """SGLang's adaptive-policy protocol: for which γ it has to build a state, and which one it is to use next."""
 
-    def __init__(self, draft: SpecKVDraftWorker, config: Config) -> None:
+    def __init__(self, draft: Drafting, config: Config) -> None:
         self._draft = draft
         self._config = config
         self._ceiling: int = draft.speculative_num_steps

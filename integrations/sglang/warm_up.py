@@ -10,7 +10,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
@@ -21,11 +21,9 @@ from speckv.controller.curve import LEAST_MS, Costs
 from speckv.controller.policy import Policy, Round
 from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.metrics import Metrics
+from speckv.integrations.sglang.owner import Owner
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.timing import Stopwatch
-
-if TYPE_CHECKING:
-    from speckv.integrations.sglang.worker import SpecKVWorker
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Batch sizes that are timed, as far as the time reaches: in between, and beyond, costs are linear in the positions."""
@@ -70,7 +68,7 @@ class _Scripted(Policy):
         self.taken[self.shape].append(this)
 
 
-def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Costs | None:
+def timed_costs(worker: Owner, ranks: Ranks, seconds: float | None) -> Costs | None:
     """Median times by positions of a forward; None where ``seconds`` is 0.
 
     No round is begun that should end after ``seconds``, by what one of half as many requests took, but for one of each
@@ -98,7 +96,7 @@ def timed_costs(worker: SpecKVWorker, ranks: Ranks, seconds: float | None) -> Co
     return _medians(policy.taken)
 
 
-def _shapes(worker: SpecKVWorker) -> Iterator[Shape]:
+def _shapes(worker: Owner) -> Iterator[Shape]:
     """Resting, half of the longest chain, and the largest tree, each for all of SIZES that the pools have room for."""
     states = worker.adaptive_controller
     half, ceiling = (states.candidate_steps[place] for place in (len(states.candidate_steps) // 2, -1))
@@ -111,7 +109,7 @@ def _shapes(worker: SpecKVWorker) -> Iterator[Shape]:
             yield size, gamma, count
 
 
-def _batch(worker: SpecKVWorker, size: int) -> ScheduleBatch:
+def _batch(worker: Owner, size: int) -> ScheduleBatch:
     """``size`` requests that are about to begin a round, as the scheduler hands them to its worker."""
     requests = []
     for number in range(size):
@@ -137,7 +135,7 @@ def _batch(worker: SpecKVWorker, size: int) -> ScheduleBatch:
 
 
 @torch.inference_mode()
-def _round(worker: SpecKVWorker, size: int) -> None:
+def _round(worker: Owner, size: int) -> None:
     device = worker.device
     try:
         batch = _batch(worker, size)
