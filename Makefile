@@ -9,7 +9,7 @@ SGLANG := .venv-sglang/bin
 # Other versions of transformers than .venv's, in environments of their own: one per constraints/transformers-VERSION.txt.
 OTHERS := $(patsubst constraints/transformers-%.txt,%,$(wildcard constraints/transformers-*.txt))
 
-.PHONY: demo bench test test-main test-install $(OTHERS:%=test-transformers-%) $(OTHERS:%=test-long-transformers-%) test-long test-sglang soak check lint types readme clean
+.PHONY: demo bench test test-quick test-main test-install $(OTHERS:%=test-transformers-%) $(OTHERS:%=test-long-transformers-%) test-long test-sglang soak check lint types readme clean
 
 demo: .venv/.ready
 	$(VENV)/speckv demo
@@ -27,6 +27,10 @@ test: check .venv-sglang/.ready test-main $(OTHERS:%=test-transformers-%) test-s
 TESTS := -m pytest -n 2 --dist worksteal
 test-main: .venv/.ready
 	$(VENV)/python $(TESTS) -m "not long"
+
+# The inner loop, without a model: tests/quick.py says what is left out.
+test-quick: .venv/.ready
+	$(VENV)/python $(TESTS) --quick -m "not long" tests
 
 # README's install lines in fresh environments, with what pip resolves today: five minutes, and 6 GB meanwhile.
 test-install: .venv/.ready

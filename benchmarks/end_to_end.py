@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,9 +10,10 @@ import typer
 from speckv.benchmarks.bench.bound import DATA, TRACES, bounds
 from speckv.benchmarks.bench.plan import CHAIN, OURS, POLICIES, STEP, STOCK, Plan, balanced
 from speckv.benchmarks.bench.rows import summary
+from speckv.benchmarks.bench.run import FRAMEWORKS, store
 from speckv.benchmarks.bench.run import run as run_bench
-from speckv.benchmarks.bench.run import store
-from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.cli.app import check_pair
+from speckv.benchmarks.common.command import JsonFile, make_app
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.common.tables import Table
@@ -42,7 +42,7 @@ def end_to_end(
     repeats: Annotated[int | None, typer.Option(help="1, in SGLang 2: the second time in reverse.", min=1)] = None,
     fresh: Annotated[bool, typer.Option(help="SGLang only: a server just started for every figure.")] = False,
     policy: Annotated[list[str] | None, typer.Option(help="plain and others; all when left out.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store everything in this file.")] = None,
+    json_file: JsonFile = None,
     threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
 ) -> None:
     """Time plain decoding, fixed γ, transformers' default, the paper's policy and ours, side by side.
@@ -71,6 +71,8 @@ def end_to_end(
         threads=threads,
         fresh=fresh,
     )
+    plan.check(FRAMEWORKS)
+    check_pair(pair)
     command = " ".join(["python -m speckv.benchmarks.end_to_end", *sys.argv[1:]])
     with progress() as report:
         result = run_bench(plan, json_file, command, report)

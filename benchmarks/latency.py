@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from speckv.benchmarks.common.command import make_app, show_and_store
+from speckv.benchmarks.common.command import JsonFile, make_app, show_and_store
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.paper.heads import by_sklearn
@@ -144,7 +143,7 @@ def papers(count: int, level: int = 0) -> dict[str, float]:
 
 @app.command()
 def latency(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    json_file: JsonFile = None,
     controller: Annotated[str, typer.Option(help="default, or the path of an .onnx artefact.")] = "default",
     decisions: Annotated[int, typer.Option(help="Timed, for each batch size.", min=100)] = 20_000,
 ) -> None:

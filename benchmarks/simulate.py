@@ -6,12 +6,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import JsonFile, make_app
 from speckv.benchmarks.common.command import run as run_command
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
@@ -170,7 +169,7 @@ def main_command(
     draft_ms: Annotated[float | None, typer.Option(help="One draft forward.")] = None,
     verify_ms: Annotated[float | None, typer.Option(help="One target forward over one row.")] = None,
     row_ms: Annotated[float | None, typer.Option(help="What each further row adds to it.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store the figures in this file.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Tokens per step in closed form and tokens per second under costs, for the guide's table or any rate."""
     given = {"draft_ms": draft_ms, "verify_ms": verify_ms, "row_ms": row_ms}

@@ -19,6 +19,7 @@ class Fake:
     """A server's behaviour, and what it was asked: the chat requests, and ``status`` where it only refuses.
 
     It writes a chunk of ``per_chunk`` tokens every ``NEXT_S``, the first after ``FIRST_S``; or just ``raw``, slowly.
+    Asked for them as SGLang is, it tells ``meta_info`` with an answer that is not streamed, ``totals`` in a stream.
     """
 
     log: list[str]
@@ -33,6 +34,8 @@ class Fake:
     breaks_after: int = 10**9
     refuses_options: bool = False
     raw: bytes = b""
+    meta_info: dict[str, Any] = field(default_factory=dict)
+    totals: dict[str, Any] = field(default_factory=dict)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
@@ -74,8 +77,10 @@ def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
             fake.bodies.append(body)
             if self.refused():
                 return None
-            if not fake.stream:
-                return self.say(200, {"choices": [{"message": {"content": "all at once"}}]})
+            if not (fake.stream and body.get("stream")):
+                choice = {"message": {"content": "all at once"}}
+                told = {"meta_info": fake.meta_info} if fake.meta_info and body.get("return_meta_info") else {}
+                return self.say(200, {"choices": [choice | told]})
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Transfer-Encoding", "chunked")
@@ -96,6 +101,8 @@ def handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
                 time.sleep(NEXT_S)
                 self.event({"choices": [{"delta": {"content": "".join(words[start : start + fake.per_chunk])}}]})
             self.event({"choices": [{"delta": {}, "finish_reason": "length"}], "usage": None})
+            if fake.totals and body.get("return_spec_tokens_details"):
+                self.event({"choices": [], "sglext": {"spec_tokens_details": fake.totals}})
             if fake.usage and body.get("stream_options"):
                 self.event({"choices": [], "usage": {"completion_tokens": len(words)}})
             self.part(b"data: [DONE]\n\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import io
 import json
 import sys
@@ -106,6 +107,11 @@ def test_every_command_has_a_help_that_names_its_options(run: Run, command: str)
 def test_without_a_command_all_are_listed(run: Run, arguments: tuple[str, ...]) -> None:
     ended = run(*arguments)
     assert ended.code == 0 and all(f" {command} " in ended.out for command in OPTIONS)
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    """`speckv` is a namespace, which cannot hold a `__version__`."""
+    assert run("--version") == Ended(0, f"speckv {importlib.metadata.version('speckv')}\n", "")
 
 
 def test_inspect_shows_what_a_controller_says_of_itself(run: Run, published: Path) -> None:

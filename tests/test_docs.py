@@ -28,6 +28,7 @@ ELSEWHERE = {
     "make readme": "tests/test_readme.py and below: what it writes is what is there",
     "pip install": "tests/test_install.py",
     "pip wheel": "tests/test_install.py",
+    "python examples": "tests/test_examples.py",
     "python -m sglang.launch_server": "tests/test_sglang_server.py starts it with these options",
     "python -m sglang_router.launch_router": "tests/test_sglang_router.py",
     "python -m speckv.benchmarks": "their own tests; results are stored in benchmarks/results",

@@ -162,7 +162,7 @@ def test_the_command_stores_every_row(folder: Path, monkeypatch: pytest.MonkeyPa
         ("--plot a.gif", "--plot a.gif: name a .png or an .svg file"),
         ("--controller nowhere.onnx", "nowhere.onnx"),
         ("--traces /nowhere", "tiny.parquet: no such file"),
-        ("--regimes /nowhere.json", "/nowhere.json: not a regimes file"),
+        ("--regimes /nowhere.json", "/nowhere.json: cannot be read (No such file or directory); give a file such as"),
     ],
 )
 def test_refused_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, more: str, words: str) -> None:

@@ -15,11 +15,12 @@ from bench_results import LEVEL, LOSES, PAYS, bench_result, both_frameworks, sav
 from speckv.benchmarks.cli import main as cli
 from speckv.benchmarks.report import plot_rounds, plot_siblings
 from speckv.benchmarks.report.economics import calibration, cost_fit, economics
+from speckv.benchmarks.report.headline import headline
 from speckv.benchmarks.report.page import page, plots, write
 from speckv.benchmarks.report.plot_rounds import wilson
 from speckv.benchmarks.report.reading import Place, Result, read
 from speckv.benchmarks.report.recommend import choice
-from speckv.benchmarks.report.sections import tables_section
+from speckv.benchmarks.report.sections import siblings_section, tables_section, verdict_section
 from speckv.benchmarks.report.style import Absent, Plot, drawable
 from speckv.benchmarks.report.verdict import Finding, paragraph, verdicts
 from speckv.controller.errors import SpecKVError
@@ -138,6 +139,59 @@ def test_the_verdict_is_that_of_the_interval(
     text = paragraph(result)
     assert said in text and ("which includes 1" in text) is (finding is Finding.UNCLEAR)
     assert ("Why: a draft token takes 0.20 of a plain step" in text) is (finding is not Finding.ABOVE)
+
+
+@pytest.mark.parametrize(
+    ("rates", "more", "found", "said"),
+    [
+        (PAYS, {}, Finding.ABOVE, "Speculation pays here: speckv writes 1.5"),
+        (PAYS | {"fixed-4": 1.8}, {}, Finding.ABOVE, "Speculation pays here: a fixed γ of 4 writes 1.8"),
+        (LOSES, {}, Finding.BELOW, "Speculation does not pay here: speckv writes 0.9"),
+        (LEVEL, {"noise": 0.3}, Finding.UNCLEAR, "It is not shown that speculation pays here: speckv writes"),
+        (PAYS, {"prompts": 3}, Finding.ABOVE, "On only 3 prompts, speculation pays here: speckv writes"),
+        (PAYS, {"prompts": 1}, Finding.UNCLEAR, "On only 1 prompt, it is not shown that speculation pays here"),
+        ({"plain": 1.0}, {}, None, "Whether speculation pays here is not known: speckv was not measured."),
+    ],
+)
+def test_one_sentence_in_large_type_says_whether_it_pays(
+    tmp_path: Path, rates: dict[str, float], more: dict[str, Any], found: Finding | None, said: str
+) -> None:
+    result = reading(tmp_path, {HERE: rates}, **more)
+    text, finding = headline(result)
+    assert text.startswith(said) and finding is found and text.count(". ") == 0
+    if found is not None:
+        assert ("no interval" if more.get("prompts") == 1 else "95 % interval") in text
+        assert ("which includes 1" in text) is (found is Finding.UNCLEAR and more.get("prompts") != 1)
+    shown = re.sub(r"<[^>]*>", "", verdict_section(result))
+    assert shown.startswith(text)
+
+
+def test_of_several_settings_it_says_in_how_many_and_where_most(tmp_path: Path, both: Result) -> None:
+    place = "in transformers, bf16, one request at a time"
+    text, found = headline(both)
+    assert text.startswith(f"Speculation pays in 2 of 4 settings measured, most {place}: there speckv writes 1.5")
+    assert found is Finding.ABOVE
+    nf4 = ("transformers", "nf4", 1)
+    assert headline(reading(tmp_path, {HERE: PAYS, nf4: PAYS}))[0].startswith("Speculation pays in both settings")
+    text, found = headline(reading(tmp_path, {HERE: LOSES, nf4: LOSES}))
+    assert text.startswith("Speculation pays in none of the 2 settings measured: at best, in ")
+    assert found is Finding.BELOW
+    text, found = headline(reading(tmp_path, {HERE: LOSES, nf4: LEVEL}, noise=0.3))
+    assert text.startswith("Speculation is not shown to pay in any of the 2") and found is Finding.UNCLEAR
+
+
+def test_siblings_are_drawn_as_a_tree_and_compared_with_none(tmp_path: Path) -> None:
+    result = reading(tmp_path, {HERE: {**PAYS, "speckv-chain": 1.4}})
+    here = result.at(Place(*HERE))
+    (plot,) = plot_siblings.by_depth(result)
+    assert (
+        isinstance(plot, Plot)
+        and plot.alt.startswith("Tree and bars of siblings")
+        and "wrote the sibling" in plot.caption
+    )
+    text = re.sub(r"<[^>]*>", " ", siblings_section(result))
+    assert f"{here['speckv'].sibling_hits} (" in text and f"{here['speckv-chain'].tokens_per_s:.1f}" in text
+    assert not siblings_section(reading(tmp_path, {HERE: {"plain": 1.0}}))
 
 
 def test_siblings_and_batches_are_told(tmp_path: Path) -> None:

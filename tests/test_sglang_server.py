@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import sys
 import threading
 import time
 from collections import Counter
@@ -114,6 +116,19 @@ def test_a_stream_tells_the_widths_as_they_come(steered: Steered) -> None:
     *_, last = steered.stream("/generate", input_ids=requests(1, seed=3)[0][0], sampling_params=sampling)
     gammas = [gamma for gamma in last["meta_info"]["speckv_gamma"] if gamma is not None]
     assert len(gammas) == _rounds(last) and len(set(gammas)) > 2
+
+
+def test_the_example_client_is_told_the_same(
+    steered: Steered, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the OpenAI library: the totals at the end of a stream, each round with an answer that is not streamed."""
+    steered.steer("random")
+    monkeypatch.setattr(sys, "argv", ["sglang_client.py", "to be", "--url", steered.base, "--tokens", "30"])
+    runpy.run_path(str(Path(__file__).parent.parent / "examples" / "sglang_client.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert int(re.search(r"^\[(\d+) forwards of the target", said, re.MULTILINE)[1]) > 1
+    told = {name: json.loads(of) for name, of in re.findall(r"^(speckv_\w+): (\[.*\])$", said, re.MULTILINE)}
+    assert len({len(of) for of in told.values()}) == 1 and len(told) == 3 and len(set(told["speckv_gamma"])) > 1
 
 
 def _rounds(answer: dict[str, Any]) -> int:

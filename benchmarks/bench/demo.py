@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.table import Table
-
+from speckv.benchmarks.bench.plan import OURS
 from speckv.benchmarks.collect.generation import PLAIN, Generation, Modes
 from speckv.benchmarks.collect.profile import chat_inputs
 from speckv.benchmarks.common.progress import Report
+from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.prompts import Prompt
 from speckv.controller.stats import Stats
 
@@ -58,6 +58,7 @@ def compare(
     for name in names:
         modes.generate(name, warm_up, WARM_UP_TOKENS)
     steps = len(prompts) * len(names)
+    report("generate", 0, steps)
     for number, prompt in enumerate(prompts):
         inputs = chat_inputs(tokenizer, prompt.text).to(modes.target.device)
         shift = number % len(names)  # another mode comes first each time: a drift in speed favours none
@@ -86,23 +87,18 @@ def as_json(lines: Sequence[Line], prompts: int, **facts: Any) -> dict[str, Any]
     return {**facts, "prompts": prompts, "rows": rows}
 
 
-def table(lines: Sequence[Line], prompts: int, title: str) -> Table:
-    """The demo's closing table."""
-    drawn = Table(title=title)
-    drawn.add_column("mode", min_width=10)  # the longest name, which a narrow terminal would cut
-    for heading in ("tokens/s", "vs plain", "tokens/verify", "mean γ", "acceptance", "same output"):
-        drawn.add_column(heading, justify="right")
+def table(lines: Sequence[Line], prompts: int, title: str, exact: bool = True) -> Table:
+    """The demo's closing table; in lower precision than float32 outputs are not ``exact``, and it says so."""
+    header = ("mode", "tokens/s", "vs plain", "tokens/verify", "mean γ", "acceptance", "same output")
+    note = "vs plain: times the speed of decoding without a draft. tokens/verify: tokens written per forward of the "
+    note += "target. mean γ: tokens drafted for it. acceptance: the share of them that was kept. same output: prompts "
+    note += "whose text is plain's, "
+    note += "which must be all." if exact else "not always all below fp32, where a near-tie may fall the other way."
+    made = Table(title, header, note=note, bold=OURS)
     plain = next(line for line in lines if line.mode == PLAIN)
     for line in lines:
-        drafted = line.stats.drafted > 0
-        drawn.add_row(
-            line.mode,
-            f"{line.rate:.2f}",
-            f"{line.rate / plain.rate:.2f}×",
-            f"{line.stats.tokens_per_verify:.2f}",
-            f"{line.stats.mean_gamma:.1f}",
-            f"{line.stats.acceptance_rate:.0%}" if drafted else "–",
-            f"{line.identical}/{prompts}",
-            style="bold" if line.mode == "speckv" else None,
-        )
-    return drawn
+        stats = line.stats
+        cells = [line.mode, f"{line.rate:.2f}", f"{line.rate / plain.rate:.2f}×", f"{stats.tokens_per_verify:.2f}"]
+        cells += [f"{stats.mean_gamma:.1f}", f"{stats.acceptance_rate:.0%}"] if stats.drafted else ["–", "–"]
+        made.rows.append([*cells, f"{line.identical}/{prompts}"])
+    return made

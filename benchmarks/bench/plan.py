@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from speckv.benchmarks.common.progress import Report
@@ -104,7 +105,7 @@ class Plan:
         counts = Counter(prompt.id for prompt in self.prompts)
         if twice := [name for name, count in counts.items() if count > 1]:
             raise SpecKVError(f"prompt {twice[0]} is there twice; give each an id of its own")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < inf:
             raise SpecKVError(f"temperature {self.temperature}: must be 0 (greedy) or above")
         for what, sizes in (("concurrency", self.concurrencies), ("batch", self.batches)):
             if min(sizes) < 1:

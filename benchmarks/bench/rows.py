@@ -121,10 +121,10 @@ def agreement(entries: Sequence[Entry]) -> list[Row]:
 
 
 def summary(found: Sequence[Row]) -> Table:
-    """Task "all" for a terminal."""
+    """Task "all" with all that is known of it, for a page."""
     header = ("framework", "target", "at once", "policy", "tokens/s", "vs plain", "vs best fixed", "95 %")
     more = ("vs hf-default", "τ", "γ", "wasted", "siblings", "TTFT", "ITL 50/95", "as plain")
-    made = Table("Tokens per second; waits in ms", (*header, *more))
+    made = Table("Tokens per second; waits in ms", (*header, *more), bold=OURS, keys=4)
     for row in found:
         if row["task"] != "all":
             continue

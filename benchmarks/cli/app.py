@@ -55,10 +55,30 @@ def prepare_torch(threads: int) -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+def check_pair(pair: str, *compressions: str) -> None:
+    """Raise SpecKVError for a ``--pair`` or compression that is none, before anything begins.
+
+    What a pair's name stands for is fetched later.
+    """
+    from speckv.integrations.models.catalog import PAIRS
+    from speckv.integrations.models.loading import quantization, resolve
+
+    if pair not in ("default", *PAIRS):
+        resolve(pair).check()
+    for compression in compressions:
+        quantization(compression)
+
+
 def must_be_onnx(out: Path) -> None:
     """Refuse a file for an artefact that could not be told from others."""
     if out.suffix != ".onnx":
         raise SpecKVError(f"--out {out}: must end in .onnx, by which an artefact is known")
+
+
+def must_be_parquet(out: Path) -> None:
+    """Refuse a file for records or traces that would not be found, or be taken for CSV, when it is read."""
+    if out.suffix != ".parquet":
+        raise SpecKVError(f"{out}: must end in .parquet, by which it is known when it is read")
 
 
 def open_source(source: Path) -> Artefact:

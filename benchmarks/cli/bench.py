@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from speckv.benchmarks.cli.app import ControllerOption, PairOption, ThreadsOption, app, say
+from speckv.benchmarks.cli.app import ControllerOption, PairOption, ThreadsOption, app, check_pair, say
 from speckv.benchmarks.prompts import Prompt, load_prompts
 from speckv.controller.extras import require
+
+if TYPE_CHECKING:
+    from speckv.benchmarks.report.reading import Result
 
 QUICK: dict[str, Any] = {
     "regimes": ("bf16", "nf4"),
@@ -23,7 +27,7 @@ QUICK_PROMPTS = 4
 
 @app.command()
 def bench(
-    out: Annotated[Path, typer.Argument(help="The JSON file to write; run again to resume.")],
+    out: Annotated[Path, typer.Argument(help="The JSON file to write; run again to resume.", dir_okay=False)],
     quick: Annotated[bool, typer.Option("--quick", help="A small one: some minutes on two cores.")] = False,
     pair: PairOption = "default",
     framework: Annotated[list[str] | None, typer.Option(help="transformers, sglang; those installed.")] = None,
@@ -73,26 +77,31 @@ def bench(
     if model:
         raise SpecKVError("--model: is of servers at --url; models that are started here are named with --pair")
     require("torch", "transformers", "onnxruntime", "onnx", "sklearn", "pyarrow")
-    from speckv.benchmarks.bench.bound import bounds, trace_prompts
-    from speckv.benchmarks.bench.in_sglang import own_python
-    from speckv.benchmarks.bench.rows import summary
     from speckv.benchmarks.bench.run import FRAMEWORKS, store
     from speckv.benchmarks.bench.run import run as run_bench
     from speckv.benchmarks.common.progress import progress
-    from speckv.integrations.models.loading import default_pair
 
-    names, left_out = framework, ""
-    if not names:
-        names = [name for name in FRAMEWORKS if name != SERVERS]
-        try:
-            sglang_python = sglang_python or own_python()
-        except SpecKVError as error:
-            names, left_out = [name for name in names if name != "sglang"], str(error)
-    lists = {"frameworks": names, "regimes": compression, "policies": policy, "batches": batch}
+    every = [name for name in FRAMEWORKS if name != SERVERS]
+    lists = {"frameworks": framework or every, "regimes": compression, "policies": policy, "batches": batch}
     settings |= {name: tuple(values) for name, values in lists.items() if values}
-    settings |= {"pair": default_pair() if pair == "default" else pair, "threads": threads}
+    settings |= {"pair": pair, "threads": threads}
     settings |= {"controller": controller, "sglang_python": sglang_python}
     plan = Plan(balanced(load_prompts(prompts), default_count if count is None else count), **settings)
+    plan.check(FRAMEWORKS)  # before anything is imported or loaded, which takes its time
+    from speckv.benchmarks.bench.bound import bounds, trace_prompts
+    from speckv.benchmarks.bench.in_sglang import own_python
+    from speckv.integrations.models.loading import default_pair
+
+    left_out = ""
+    if not framework:
+        try:
+            plan = replace(plan, sglang_python=sglang_python or own_python())
+        except SpecKVError as error:
+            plan = replace(plan, frameworks=tuple(name for name in every if name != "sglang"))
+            left_out = str(error)
+    if pair == "default":
+        plan = replace(plan, pair=default_pair())
+    check_pair(pair)
     with progress() as report:
         result = run_bench(plan, out, " ".join(["speckv", *sys.argv[1:]]), report)
         if left_out:
@@ -101,7 +110,7 @@ def bench(
             traces = trace_prompts(plan, out, report)
             result["bound"] = bounds(result, traces, plan.tokens, controller)
         store(result, out)
-    summary(result["rows"]).show()
+    _show(out)
     for one in result["agreement"]:
         say(
             f"{' and '.join(one['frameworks'])}, {one['regime']}: {one['identical']} of {one['prompts']} plain outputs "
@@ -119,16 +128,27 @@ def _at_url(
     from speckv.benchmarks.bench.at_url import served
     from speckv.benchmarks.bench.run import run
     from speckv.benchmarks.common.progress import progress
-    from speckv.benchmarks.report.reading import read
-    from speckv.benchmarks.report.servers import named_as_needed, notes, summary
+    from speckv.benchmarks.report.servers import named_as_needed, notes
 
     plan = served(urls, prompts, api_key, model, **settings)
     command = " ".join(["speckv", *sys.argv[1:]])
     with progress() as report:
         run(plan, out, command.replace(api_key, "…") if api_key else command, report)
-    result = read(out)
-    summary(result).show()
+    result = _show(out)
     for text in notes(result):
         say(text)
     more = f"; speckv recommend {out}" if named_as_needed(result) else ""
     say(f"{out}: next: speckv report {out} -o report{more}")
+
+
+def _show(out: Path) -> Result:
+    """The result in ``out``, with its tables printed."""
+    from speckv.benchmarks.report.reading import read
+    from speckv.benchmarks.report.summary import tables
+
+    result = read(out)
+    for number, table in enumerate(tables(result)):
+        if number:
+            say("")
+        table.show()
+    return result

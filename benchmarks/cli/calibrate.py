@@ -28,7 +28,7 @@ def calibrate(
     compression: CompressionOption = "bf16",
     draft_compression: DraftOption = "bf16",
     repeats: Annotated[int, typer.Option(help="Timings of every forward, of which the median counts.", min=1)] = 5,
-    out: Annotated[Path | None, typer.Option(help="Also write the costs to this JSON file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the costs to this JSON file.", dir_okay=False)] = None,
     threads: ThreadsOption = 0,
 ) -> None:
     """Time the pair's forwards on this machine; attach() finds the result from then on."""

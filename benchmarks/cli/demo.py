@@ -15,7 +15,7 @@ from speckv.benchmarks.cli.app import (
     PairOption,
     ThreadsOption,
     app,
-    console,
+    check_pair,
     prepare_torch,
     say,
 )
@@ -33,7 +33,9 @@ def demo(
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 48,
     modes: Annotated[str, typer.Option(help="Comma-separated: plain, hf-default, fixed-N, paper, speckv.")] = "",
     controller: ControllerOption = "default",
-    json_out: Annotated[Path | None, typer.Option("--json", help="Also store the figures in this file.")] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Also store the figures in this file.", dir_okay=False)
+    ] = None,
     threads: ThreadsOption = 0,
 ) -> None:
     """Get a real pair of models, generate in every mode, and print a table."""
@@ -41,16 +43,22 @@ def demo(
     import torch
 
     from speckv.benchmarks.bench.demo import DEMO_MODES, as_json, compare, table
-    from speckv.benchmarks.collect.generation import Modes
+    from speckv.benchmarks.collect.generation import PLAIN, STOCK, Modes, settings_of
     from speckv.benchmarks.common.machine import lacks_bf16, machine, versions
     from speckv.benchmarks.common.progress import progress
     from speckv.benchmarks.prompts import load_prompts
     from speckv.controller.files import write_whole
     from speckv.integrations.models import load_pair, resolve
+    from speckv.integrations.runtime import Controller
 
     prepare_torch(threads)
     dense = "fp32" if lacks_bf16() and not torch.cuda.is_available() else "bf16"
     compression, draft_compression = (dense if one == AUTO else one for one in (compression, draft_compression))
+    names = tuple(modes.split(",")) if modes else DEMO_MODES
+    for name in {*names} - {PLAIN, STOCK}:
+        settings_of(name)
+    check_pair(pair, compression, draft_compression)
+    Controller.load(controller)  # so that what is wrong with any of these is said before models are loaded
     with progress() as report:
         sources = resolve(pair, report)
         say(f"Models: {sources.origin}")
@@ -58,17 +66,10 @@ def demo(
         target, draft, tokenizer = load_pair(pair, compression, draft_compression)
         report("load models", 1, 1)
         chosen = load_prompts("heldout")[:prompts]
-        names = tuple(modes.split(",")) if modes else DEMO_MODES
         lines = compare(Modes(target, draft, controller), tokenizer, chosen, names, tokens, report)
     title = f"{compression} target, {draft_compression} draft, {len(chosen)} prompts × {tokens} tokens, greedy"
-    console.print(table(lines, len(chosen), title))
+    table(lines, len(chosen), title, exact=compression == "fp32").show()
     if json_out is not None:
         facts: dict[str, Any] = {"command": " ".join(["speckv", *sys.argv[1:]]), "pair": pair, "target": compression}
         facts |= {"draft": draft_compression, "tokens": tokens, "versions": versions(), "machine": machine()}
         write_whole(json_out, json.dumps(as_json(lines, len(chosen), **facts), indent=1) + "\n")
-    if compression != "fp32":
-        console.print(
-            "Identical output is exact in fp32. In lower precision a near-tie may fall the other way when several "
-            "tokens are verified together, whoever does the speculating.",
-            style="dim",
-        )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
+from typing import Annotated
+
+import typer
 
 from speckv.benchmarks.cli import (  # noqa: F401
     bench,
@@ -21,6 +25,21 @@ from speckv.benchmarks.cli.app import app
 from speckv.benchmarks.common.command import run
 
 __all__ = ["app", "main"]
+
+
+def _show(wanted: bool) -> None:
+    if wanted:
+        print(f"speckv {importlib.metadata.version('speckv')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What `speckv` itself takes; its help is the application's."""
 
 
 def main() -> None:

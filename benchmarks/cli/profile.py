@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
-from speckv.benchmarks.cli.app import RUNNING, DraftOption, PairOption, ThreadsOption, app, prepare_torch, say
+from speckv.benchmarks.cli.app import (
+    RUNNING,
+    DraftOption,
+    PairOption,
+    ThreadsOption,
+    app,
+    check_pair,
+    must_be_parquet,
+    prepare_torch,
+    say,
+)
 from speckv.controller.errors import SpecKVError
 from speckv.controller.extras import require
 
 
 @app.command()
 def profile(
-    out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.")],
+    out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.", dir_okay=False)],
     pair: PairOption = "default",
     compressions: Annotated[str, typer.Option(help="Of the target, comma-separated.")] = "bf16,int8,nf4",
     draft_compression: DraftOption = "bf16",
@@ -31,6 +41,8 @@ def profile(
     from speckv.benchmarks.common.progress import progress
     from speckv.benchmarks.prompts import load_prompts
 
+    must_be_parquet(out)
+    check_pair(pair, *compressions.split(","), draft_compression)
     prepare_torch(threads)
     with progress() as report:
         count = run_profile(

@@ -14,7 +14,7 @@ from speckv.controller.extras import require
 @app.command()
 def report(
     result: ResultArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("report"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.", file_okay=False)] = Path("report"),
 ) -> None:
     """Write a page about a result, complete in one file, and its plots as SVG and PNG beside it."""
     require("matplotlib")

@@ -14,6 +14,8 @@ from speckv.benchmarks.cli.app import (
     PairOption,
     ThreadsOption,
     app,
+    check_pair,
+    must_be_parquet,
     prepare_torch,
     say,
 )
@@ -22,7 +24,7 @@ from speckv.controller.extras import require
 
 @app.command()
 def trace(
-    out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.")],
+    out: Annotated[Path, typer.Argument(help="The Parquet file to write; run again to resume.", dir_okay=False)],
     pair: PairOption = "default",
     compression: CompressionOption = "bf16",
     draft_compression: DraftOption = "bf16",
@@ -38,6 +40,8 @@ def trace(
     from speckv.benchmarks.common.progress import progress
     from speckv.benchmarks.prompts import load_prompts
 
+    must_be_parquet(out)
+    check_pair(pair, compression, draft_compression)
     prepare_torch(threads)
     with progress() as report:
         count = make_traces(

@@ -14,7 +14,7 @@ from speckv.controller.extras import require
 @app.command()
 def train(
     records: Annotated[Path, typer.Argument(help="Records of `speckv profile`, or a CSV with the paper's columns.")],
-    out: Annotated[Path, typer.Option(help="The .onnx artefact to write.")] = Path("controller.onnx"),
+    out: Annotated[Path, typer.Option(help="The .onnx artefact to write.", dir_okay=False)] = Path("controller.onnx"),
     seed: Annotated[int, typer.Option(help="Of the split and of the training.", min=0, max=2**32 - 1)] = 0,
     estimator: Annotated[
         str, typer.Option(help="Of the acceptance head: mlp16, mlp32, ridge, rf10 or rf100.")

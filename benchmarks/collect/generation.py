@@ -7,6 +7,8 @@ import types
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
@@ -96,6 +98,8 @@ class Modes:
         elif mode == STOCK:
             # Assisted generation writes what it tuned back into the draft's configuration: start as shipped.
             self.draft.generation_config = copy.deepcopy(self._shipped)
+            if find_spec("sklearn"):  # which it imports within a generation, for seconds: not what is timed
+                import_module("sklearn.metrics")
             with counted_stock(self.target, told):
                 yield
         else:
@@ -109,24 +113,25 @@ class Modes:
         if mode in self._policies:
             attach_policy(self.target, self.draft, self._policies[mode], told, same_tokenizer=True)
             return
-        settings = self._settings(mode)
+        settings = settings_of(mode)
         settings |= {"costs": self.costs, "same_tokenizer": True}
         attach(self.target, self.draft, self.controller, listener=told, **settings)
         self._policies[mode] = attachment(self.target).policy
 
-    @staticmethod
-    def _settings(mode: str) -> dict[str, Any]:
-        if mode.startswith("fixed-") and mode[6:].isdigit():
-            return {"gamma": int(mode[6:])}
-        known: dict[str, dict[str, Any]] = {
-            "paper": {"objective": "tokens"},
-            "speckv": {},
-            "speckv-step": {"mode": "step"},
-            "speckv-chain": {"siblings": False},
-        }
-        if mode not in known:
-            raise SpecKVError(f"mode {mode}: known are {PLAIN}, {STOCK}, fixed-N, {', '.join(known)}")
-        return known[mode]
+
+def settings_of(mode: str) -> dict[str, Any]:
+    """What one of our modes says to ``attach``; raises SpecKVError for a mode that is none."""
+    if mode.startswith("fixed-") and mode[6:].isdigit():
+        return {"gamma": int(mode[6:])}
+    known: dict[str, dict[str, Any]] = {
+        "paper": {"objective": "tokens"},
+        "speckv": {},
+        "speckv-step": {"mode": "step"},
+        "speckv-chain": {"siblings": False},
+    }
+    if mode not in known:
+        raise SpecKVError(f"mode {mode}: known are {PLAIN}, {STOCK}, fixed-N, {', '.join(known)}")
+    return known[mode]
 
 
 def until(text: list[int], ends: Collection[int]) -> list[int]:

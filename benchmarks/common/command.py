@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -17,6 +17,9 @@ from speckv.controller.files import write_whole
 
 USAGE_ERRORS = cast("tuple[type[Exception], ...]", typer.BadParameter.__bases__)
 """What typer raises for a wrong command line; some of its versions have it from click, others bring it along."""
+
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.", dir_okay=False)]
 
 
 def make_app() -> typer.Typer:

@@ -16,12 +16,13 @@ import torch
 import typer
 
 from speckv.benchmarks.collect.traces import read_traces
-from speckv.benchmarks.common.command import make_app, show_and_store
+from speckv.benchmarks.common.command import JsonFile, make_app, show_and_store
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.gpu.costs import TRACE, by_mask, curve, regime
-from speckv.benchmarks.gpu.exactness import SEQUENCES, check, is_exact, synchronisations
+from speckv.benchmarks.gpu.exactness import SEQUENCES, check, synchronisations
+from speckv.benchmarks.gpu.figures import is_exact
 from speckv.benchmarks.gpu.models import make
 from speckv.benchmarks.gpu.pairs import timed
 from speckv.benchmarks.replay.cell import judge, play_cell
@@ -62,7 +63,7 @@ app = make_app()
 
 @app.command()
 def gpu(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store everything in this file.")] = None,
+    json_file: JsonFile = None,
     device: Annotated[str, typer.Option(help="cuda, cuda:1, cpu; the first GPU if there is one.")] = "",
     traces: Annotated[Path, typer.Option(help="The folder of the trace files.")] = TRACES,
 ) -> None:
@@ -77,16 +78,17 @@ def gpu(
     begun |= {"plan": plan, "versions": versions(), "machine": machine(), "done": []}
     result = _gone_on_with(json.loads(json.dumps(begun)), json_file)
     with progress() as report:
-        for number, (name, part) in enumerate(PARTS.items()):
-            report(name.replace("_", " "), number, len(PARTS))
+        for name, part in PARTS.items():
             if name in result["done"]:
                 continue
+            report(name.replace("_", " "), 0, 1)
             result[name] = []
             for row in part(where, plan, result, trace):
                 result[name].append(row)
                 _store(result, json_file)
             result["done"].append(name)
             _store(result, json_file)
+            report(name.replace("_", " "), 1, 1)
     show_and_store(result, json_file)
     wrong = [row for row in result["exactness"] if not is_exact(row)]
     if wrong:
@@ -94,7 +96,10 @@ def gpu(
 
 
 def _device(named: str) -> torch.device:
-    found = torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        found = torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise SpecKVError(f"--device {named}: no such device; say cpu, cuda or cuda:1") from None
     if found.type == "cuda" and not torch.cuda.is_available():
         raise SpecKVError(f"--device {named}: torch finds no CUDA device here; see `speckv doctor`, or say cpu")
     return found

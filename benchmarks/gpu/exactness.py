@@ -27,9 +27,6 @@ SEQUENCES, SHORT, JUDGED = 4096, 4, 2
 """Sampled, of so many tokens each, a fourth of them at once; and which of the tokens is judged: the first is the
 prompt's, so the second is the first that can have been drafted."""
 
-LEAST_P = 1e-3
-"""Of an exact way of sampling the p-value is so small once in a thousand runs."""
-
 RARE = 5.0
 """Expected counts below this are put together."""
 
@@ -103,11 +100,6 @@ def synchronisations(device: torch.device, batch: int) -> dict[str, Any]:
         f"{Path(one.filename).name}:{one.lineno}" for one in told if "synchronizing CUDA" in str(one.message)
     )
     return {"per_level": (waits - rounds) / max(1, levels), "rounds": rounds, "levels": levels, "where": dict(waited)}
-
-
-def is_exact(row: dict[str, Any]) -> bool:
-    """Whether a row of :func:`check` says that output is the target's own."""
-    return bool(row.get("identical", row.get("p_value", 0.0) > LEAST_P))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import typer
 
 from speckv.benchmarks.cli.app import CompressionOption, PairOption, prepare_torch
 from speckv.benchmarks.collect.profile import chat_inputs
-from speckv.benchmarks.common.command import make_app, run, show_and_store
+from speckv.benchmarks.common.command import JsonFile, make_app, run, show_and_store
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.prompts import load_prompts
 from speckv.controller.policies.throughput import ThroughputPolicy
@@ -97,7 +96,7 @@ def attach_cost(
     compression: CompressionOption = "bf16",
     prompts: Annotated[int, typer.Option(help="How many held-out prompts.", min=1)] = 4,
     tokens: Annotated[int, typer.Option(help="New tokens per prompt.", min=1)] = 32,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time what attaching adds to a step of a real pair: signals and decisions, as a share of the step's time."""
     prepare_torch(0)

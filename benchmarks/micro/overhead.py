@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from speckv.benchmarks.collect.generation import counted_stock
-from speckv.benchmarks.common.command import make_app, run, show_and_store
+from speckv.benchmarks.common.command import JsonFile, make_app, run, show_and_store
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Policy, Round
@@ -120,7 +119,7 @@ def _quartiles(values: Sequence[float]) -> list[float]:
 @app.command()
 def overhead(
     rounds: Annotated[int, typer.Option(help="Timed calls of each loop.", min=1)] = 30,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time the loop itself, beside transformers' own: a tiny pair whose models cost next to nothing."""
     transformers.logging.set_verbosity_error()

@@ -13,7 +13,7 @@ import typer
 
 from speckv.benchmarks.bench.in_sglang import folders, own_python, wait_for
 from speckv.benchmarks.bench.sglang_server import Server
-from speckv.benchmarks.common.command import make_app, show_and_store
+from speckv.benchmarks.common.command import JsonFile, make_app, show_and_store
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.common.progress import progress
@@ -27,7 +27,7 @@ app = make_app()
 
 @app.command()
 def widths(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    json_file: JsonFile = None,
     pair: Annotated[str, typer.Option(help="As for speckv demo.")] = "qwen2.5-coder",
     sglang_python: Annotated[str, typer.Option(help="The Python that has SGLang, if it is another one.")] = "",
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import JsonFile, make_app
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.paper.data import Release, read_release
@@ -72,7 +72,7 @@ def _largest_difference(release: Release, cells: list[dict[str, Any]]) -> float:
 @app.command()
 def paper(
     data: Annotated[Path | None, typer.Option(envvar=VARIABLE, help="Folder of the released data.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    json_file: JsonFile = None,
     examine: Annotated[bool, typer.Option("--examine", help="Also what a reader must know of them.")] = False,
     page: Annotated[Path | None, typer.Option(help="Fill the tables of this Markdown page (docs/paper.md).")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the examination into this .png or .svg file.")] = None,

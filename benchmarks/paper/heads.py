@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import JsonFile, make_app
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.common.tables import Table
@@ -155,7 +155,7 @@ def _percentiles(seconds: list[float]) -> dict[str, float]:
 @app.command()
 def heads(
     data: Annotated[Path, typer.Option(help="Step records, .csv or .parquet.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every figure in this file.")] = None,
+    json_file: JsonFile = None,
     decisions: Annotated[int, typer.Option(help="Of each kind; 1000 take a minute.", min=BLOCK)] = 1000,
     seed: Annotated[int, typer.Option(help="Of the training and of the rows asked about.")] = 42,
     entropy_unit: Annotated[str, typer.Option(help="Of the data: bits, as released, or nats.")] = "bits",

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from speckv.benchmarks.collect.traces import read_traces
-from speckv.benchmarks.common.command import make_app
+from speckv.benchmarks.common.command import JsonFile, make_app
 from speckv.benchmarks.common.command import run as run_command
 from speckv.benchmarks.common.journal import Journal
 from speckv.benchmarks.common.machine import machine, versions
@@ -53,7 +53,7 @@ def cells(regimes: list[Regime], batches: list[int] | None) -> Iterator[tuple[Re
 
 @app.command()
 def replay(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Store every row in this file.")] = None,
+    json_file: JsonFile = None,
     regimes: Annotated[Path, typer.Option(help="The cost regimes.")] = REGIMES,
     only: Annotated[str, typer.Option(help="Comma-separated names of regimes; all when left out.")] = "",
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes; all when left out.")] = "",
@@ -75,7 +75,7 @@ def replay(
     if plot_file is not None and plot_file.suffix not in (".png", ".svg"):
         raise SpecKVError(f"--plot {plot_file}: name a .png or an .svg file")
     if missing := [f for name in names if not (f := traces / f"{chosen[name].trace}.parquet").exists()]:
-        raise SpecKVError(f"{missing[0]}: no such file; record it with `speckv trace`")
+        raise SpecKVError(f"{missing[0]}: no such file; record it with `speckv trace`, or name its folder by --traces")
     sizes = [int(size) for size in batch.split(",")] if batch else None
     wanted = list(cells([chosen[name] for name in names], sizes))
     facts = {chosen[name].trace: read_traces(traces / f"{chosen[name].trace}.parquet")[1] for name in names}

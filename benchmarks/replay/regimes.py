@@ -118,7 +118,11 @@ def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         regimes = {name: _regime(name, entry, path.resolve().parent) for name, entry in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise SpecKVError(
+            f"{path}: cannot be read ({error.strerror}); give a file such as benchmarks/regimes.json"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpecKVError(f"{path}: not a regimes file ({error!r}); see benchmarks/regimes.json") from None
     for name, regime in regimes.items():
         if regime.compression not in COMPRESSION_LEVELS:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from speckv.benchmarks.report import plot_costs, plot_rounds, plot_siblings, plot_speed
 from speckv.benchmarks.report.look import STYLE
+from speckv.benchmarks.report.markup import element
 from speckv.benchmarks.report.reading import Result
 from speckv.benchmarks.report.sections import (
     agreement_section,
-    element,
+    by_task_section,
     predictions_section,
     settings_section,
+    siblings_section,
     skipped_section,
     tables_section,
     verdict_section,
@@ -22,6 +24,8 @@ from speckv.benchmarks.report.style import Absent, Drawn, Plot
 from speckv.controller.files import write_whole
 
 PAGE = "index.html"
+FIRST, SIBLINGS = "Speed", "Beside the draft"
+"""The plots that stand before all tables, and those of trees."""
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Nothing on the page may load or run anything, even if an escape were forgotten."""
@@ -44,14 +48,14 @@ def write(result: Result, folder: Path) -> list[Path]:
 def plots(result: Result) -> dict[str, list[Drawn]]:
     """All plots by section; of servers elsewhere, whose rounds are not known, only those of speed."""
     made = {
-        "Speed": plot_speed.speed(result) + plot_speed.concurrencies(result),
+        FIRST: plot_speed.speed(result) + plot_speed.concurrencies(result),
         "By task": plot_speed.ratios(result),
     }
     if result.servers:
         return made
     return made | {
         "Inside a request": plot_rounds.one_request(result) + plot_rounds.by_position(result),
-        "Beside the draft": plot_siblings.by_depth(result),
+        SIBLINGS: plot_siblings.by_depth(result),
         "Predictions": plot_rounds.reliability(result),
         "Costs": plot_costs.costs(result),
         "Bound": plot_costs.bounds(result),
@@ -60,9 +64,12 @@ def plots(result: Result) -> dict[str, list[Drawn]]:
 
 def page(result: Result, groups: dict[str, list[Drawn]]) -> str:
     """The page as HTML."""
-    sections = {"Figures": tables_section(result)}
+    beneath = {"By task": by_task_section, SIBLINGS: siblings_section, "Predictions": predictions_section}
+    sections = {}
     for name, drawn in groups.items():
-        sections[name] = _plots(drawn) + (predictions_section(result) if name == "Predictions" else "")
+        sections[name] = _plots(drawn) + (beneath[name](result) if name in beneath else "")
+        if name == FIRST:
+            sections["Figures"] = tables_section(result)
     if not result.servers:
         sections["Agreement between frameworks"] = agreement_section(result)
     sections["Left out"] = skipped_section(result)
@@ -92,7 +99,8 @@ def _plots(drawn: list[Drawn]) -> str:
     left_out = "".join(
         element("p", f"Left out: {one.title}: {one.why}", class_="absent") for one in drawn if isinstance(one, Absent)
     )
-    return (f'{shared}<div class="plots">{figures}</div>' if figures else "") + left_out
+    grid = "plots lone" if len(made) == 1 else "plots"
+    return (f'{shared}<div class="{grid}">{figures}</div>' if figures else "") + left_out
 
 
 def _figure(plot: Plot, captioned: bool) -> str:

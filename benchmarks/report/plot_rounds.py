@@ -75,6 +75,7 @@ def one_request(result: Result) -> list[Drawn]:
             axes.plot(*zip(*hits, strict=True), "D", color=ORANGE, **EDGE, label="one beside was right")
         axes.set_xlabel("round")
         axes.set_ylabel("draft tokens")
+        whole_numbers(axes.xaxis)
         whole_numbers(axes.yaxis)
         grid(axes, "y")
         legend(figure, 2)

@@ -1,16 +1,14 @@
-"""The page's parts that are text and tables. Whatever comes from the result is escaped here or in ``element``."""
+"""The page's parts that are text and tables."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-
-from speckv.benchmarks.bench.plan import OURS, PLAIN
+from speckv.benchmarks.bench.plan import CHAIN, OURS, PLAIN
 from speckv.benchmarks.report import servers
 from speckv.benchmarks.report.economics import calibration
+from speckv.benchmarks.report.headline import headline
+from speckv.benchmarks.report.markup import element, facts, table
 from speckv.benchmarks.report.reading import Result, Row
-from speckv.benchmarks.report.verdict import details, paragraph
+from speckv.benchmarks.report.verdict import Finding, details, paragraph
 from speckv.benchmarks.report.words import explain, listed, number, percent, ratio, waits, where
 
 COLUMNS = (
@@ -29,39 +27,34 @@ COLUMNS = (
 )
 
 
-UNBROKEN = re.compile(r"[0-9.]+–[0-9.]+|γ = [0-9]+|[0-9]+ %")
-"""Figures that a line must not break in."""
-
-
-def element(tag: str, text: object, **attributes: str) -> str:
-    """An element that holds ``text`` and nothing else."""
-    given = "".join(f' {name.rstrip("_")}="{escape(value)}"' for name, value in attributes.items())
-    inner = escape(str(text))
-    if tag != "title":  # which holds no elements
-        inner = UNBROKEN.sub(r'<span class="n">\g<0></span>', inner)
-    return f"<{tag}{given}>{inner}</{tag}>"
-
-
 def verdict_section(result: Result) -> str:
-    """The paragraph in plain words, then each place in a sentence where there are several."""
+    """One sentence in large type, then the paragraph in plain words, and each place where there are several."""
+    said, found = headline(result)
+    shade = {Finding.ABOVE: " pays", Finding.BELOW: " loses"}.get(found, "") if found else ""
+    top = f'<div class="verdict{shade}">{element("p", said)}</div>'
     if result.servers:
-        return f'<div class="verdict">{"".join(element("p", text) for text in servers.sentences(result))}</div>'
-    made = f'<div class="verdict">{element("p", paragraph(result))}</div>'
-    if len(result.places) > 1:
-        made += f"<ul>{''.join(element('li', text) for text in details(result))}</ul>"
-    return made
+        return top + f'<ul class="cards">{"".join(element("li", text) for text in servers.sentences(result))}</ul>'
+    top += element("p", paragraph(result))
+    if len(result.places) == 1:
+        return top
+    cards = "".join(_card(where(place), text) for place, text in zip(result.places, details(result), strict=True))
+    return f'{top}<ul class="cards">{cards}</ul>'
+
+
+def _card(name: str, text: str) -> str:
+    """A place's sentence, with the place, which it begins with, as its heading."""
+    said = text.removeprefix(f"{name}: ")
+    return f"<li>{element('strong', name)} {element('span', said[:1].upper() + said[1:])}</li>"
 
 
 def settings_section(result: Result) -> str:
     """What was measured, with what, on what."""
-    facts = [(str(name), _said(value)) for name, value in result.settings.items()]
-    facts += [(str(name), _said(value)) for name, value in result.machine.items()]
-    facts += [("versions", ", ".join(f"{name} {at}" for name, at in result.versions.items()) or "not stored")]
-    facts += [
-        ("revision", ", ".join(result.revisions) or result.revision or "not in a git clone"),
-        ("command", result.command or "not stored"),
-    ]
-    return f"<dl>{''.join(element('dt', name) + element('dd', value) for name, value in facts)}</dl>"
+    known = result.settings | result.machine
+    said = {str(name): _said(value) for name, value in known.items()}
+    said["versions"] = ", ".join(f"{name} {at}" for name, at in result.versions.items()) or "not stored"
+    said["revision"] = ", ".join(result.revisions) or result.revision or "not in a git clone"
+    said["command"] = result.command or "not stored"
+    return f'<div class="wide">{facts("", said)}</div>'
 
 
 def tables_section(result: Result) -> str:
@@ -72,37 +65,30 @@ def tables_section(result: Result) -> str:
         rows = [(cells(row), row.policy == OURS) for row in result.at(place).values()]
         made.append(element("h3", where(place)) + table(where(place), columns, rows))
     if result.servers:
-        return "".join(made) + _facts("The servers", result.servers) + _facts("The columns", dict(columns[1:]))
-    by_task = [(_by_task(row), False) for row in result.rows if row.policy == OURS and row.task != "all"]
-    if by_task:
-        header = (
-            ("task", ""),
-            ("where", ""),
-            ("tokens/s", ""),
-            ("vs plain", ""),
-            ("vs best fixed", ""),
-            ("as plain", ""),
+        return "".join(made) + _side_by_side(
+            facts("The servers", result.servers), facts("The columns", dict(columns[1:]))
         )
-        title = f"{OURS}, by task"
-        made.append(element("h3", title) + table(title, header, by_task))
-    return "".join(made) + _policies(result)
+    policies = dict.fromkeys(row.policy for row in result.rows)
+    explained = facts("The policies", {policy: explain(policy) for policy in policies})
+    return "".join(made) + _side_by_side(explained, facts("The columns", dict(COLUMNS[2:])))
 
 
-def table(title: str, header: Sequence[tuple[str, str]], rows: Iterable[tuple[Sequence[str], bool]]) -> str:
-    """A table in a box of its own to scroll in; ``header`` has (text, tooltip), a row (cells, is it ours)."""
-    rows = list(rows)
-    heads = "".join(
-        element("th", text, scope="col", **({"title": tip} if tip else {}), **_text(rows[0][0][at] if rows else ""))
-        for at, (text, tip) in enumerate(header)
-    )
-    body = ""
-    for cells, ours in rows:
-        inner = element("th", cells[0], scope="row", title=cells[0])
-        inner += "".join(element("td", cell, **_text(cell)) for cell in cells[1:])
-        opening = '<tr class="ours">' if ours else "<tr>"
-        body += f"{opening}{inner}</tr>"
-    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">'
-    return f"{opening}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+def by_task_section(result: Result) -> str:
+    """Ours by task, a table per place."""
+    header = (("task", ""), ("tokens/s", ""), ("vs plain", ""), ("vs best fixed", ""), ("as plain", ""))
+    made = []
+    for place in result.places:
+        ours = [row for row in result.rows if (row.policy, row.place) == (OURS, place) and row.task != "all"]
+        if ours:
+            title = f"{OURS}, {where(place)}"
+            made.append(
+                f"<div>{element('h3', title)}{table(title, header, [(_by_task(row), False) for row in ours])}</div>"
+            )
+    return f'<div class="tables">{"".join(made)}</div>' if made and not result.servers else ""
+
+
+def _side_by_side(*parts: str) -> str:
+    return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
 
 
 def predictions_section(result: Result) -> str:
@@ -118,6 +104,32 @@ def predictions_section(result: Result) -> str:
         ("Brier", ""),
     )
     return element("h3", "Predicted probabilities") + table("Predicted probabilities", header, rows) if rows else ""
+
+
+def siblings_section(result: Result) -> str:
+    """What siblings brought, and what the same decoding reached without them where that was measured."""
+    rows = []
+    for place in result.places:
+        here = result.at(place)
+        if (ours := here.get(OURS)) is None or not ours.siblings:
+            continue
+        rounds = sum(len(entry.gammas) for entry in result.entries_at(place, OURS))
+        counts = (
+            str(ours.siblings),
+            f"{ours.sibling_hits} ({percent(ours.sibling_hits / ours.siblings)})",
+            str(rounds),
+        )
+        without = number(here[CHAIN].tokens_per_s) if CHAIN in here else "–"
+        rows.append(((where(place), *counts, number(ours.tokens_per_s), without), False))
+    header = (
+        ("where", ""),
+        ("siblings", "tokens verified beside the draft's"),
+        ("right", "of these; at most one a round"),
+        ("rounds", ""),
+        ("tokens/s", "with siblings"),
+        ("without", f"tokens/s of {CHAIN}, where it was measured"),
+    )
+    return element("h3", "What siblings brought") + table("What siblings brought", header, rows) if rows else ""
 
 
 def agreement_section(result: Result) -> str:
@@ -151,11 +163,6 @@ def skipped_section(result: Result) -> str:
     return f"<ul>{''.join(element('li', f'{name}, {of}: {reason}') for name, of, reason in result.skipped)}</ul>"
 
 
-def _text(cell: str) -> dict[str, str]:
-    """What aligns words left; figures are on the right."""
-    return {"class_": "text"} if cell[:1].isalpha() else {}
-
-
 def _cells(row: Row) -> tuple[str, ...]:
     share = percent(row.accepted / row.drafted) if row.drafted else "–"
     cells = (row.policy, number(row.tokens_per_s), ratio(row, "vs_plain"), ratio(row, "vs_best_fixed"))
@@ -175,19 +182,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _by_task(row: Row) -> tuple[str, ...]:
     ratios = (ratio(row, "vs_plain"), ratio(row, "vs_best_fixed"))
-    return row.task, where(row.place), number(row.tokens_per_s), *ratios, f"{row.identical}/{row.runs}"
-
-
-def _policies(result: Result) -> str:
-    policies = dict.fromkeys(row.policy for row in result.rows)
-    return _facts("The policies", {policy: explain(policy) for policy in policies}) + _facts(
-        "The columns", dict(COLUMNS[2:])
-    )
-
-
-def _facts(title: str, facts: Mapping[str, str]) -> str:
-    inner = "".join(element("dt", name) + element("dd", text) for name, text in facts.items())
-    return f"{element('h3', title)}<dl>{inner}</dl>"
+    return row.task, number(row.tokens_per_s), *ratios, f"{row.identical}/{row.runs}"
 
 
 def _said(value: object) -> str:

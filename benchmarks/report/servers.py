@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from speckv.benchmarks.bench.plan import OURS, PLAIN
-from speckv.benchmarks.common.tables import Table
 from speckv.benchmarks.report.reading import Place, Result, Row
 from speckv.benchmarks.report.verdict import Finding, finding
 from speckv.benchmarks.report.words import listed, number, ratio, waits, where
@@ -41,14 +40,6 @@ def cells(row: Row) -> tuple[str, ...]:
         waits(row),
         f"{row.identical}/{row.runs}",
     )
-
-
-def summary(result: Result) -> Table:
-    """All places for a terminal."""
-    made = Table("Tokens per second; waits in ms", ("at once", *(text for text, _ in columns(result))))
-    for place in result.places:
-        made.rows += [(str(place.concurrency), *cells(row)) for row in result.at(place).values()]
-    return made
 
 
 def named_as_needed(result: Result) -> bool:

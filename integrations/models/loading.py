@@ -19,6 +19,7 @@ from speckv.integrations.models.catalog import DEFAULT_PAIR, PAIRS, CarriedFile
 from speckv.integrations.models.convert import dense_folder
 
 COMPRESSIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
+HUB_TIMEOUT_S = 5.0
 DENSE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -30,6 +31,12 @@ class Sources:
     draft: str | None
     noise: float
     origin: str
+
+    def check(self) -> None:
+        """Raise SpecKVError for one that cannot be had."""
+        for source in (self.target, self.draft):
+            if source is not None:
+                at_hand(source)
 
 
 def hub_reachable(timeout: float = 3.0) -> bool:
@@ -61,6 +68,8 @@ def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sour
     if "," in name:
         target, draft = (part.strip() for part in name.split(",", 1))
         for given in (target, draft):
+            if not given:
+                raise SpecKVError(f"{name}: one of the two is missing; give TARGET,DRAFT as hub ids or folders")
             looks_local = given.startswith((".", "/", "~")) or given.count("/") > 1
             if looks_local and not (Path(given).expanduser() / "config.json").exists():
                 raise SpecKVError(f"{given}: no model folder (no config.json in it); give a folder or a hub id")
@@ -106,15 +115,57 @@ def load_model(source: str, compression: str = "bf16", device: str | None = None
     if compression in ("int8", "nf4") and not device:
         placement = {"device_map": "cuda" if torch.cuda.is_available() else "cpu"}
     arguments = quantization(compression)
+    found = at_hand(source)
     try:
-        return AutoModelForCausalLM.from_pretrained(source, **arguments, **placement).eval()
+        model = AutoModelForCausalLM.from_pretrained(found, **arguments, **placement).eval()
     except (OSError, ValueError) as error:
-        raise SpecKVError(f"{source}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+        raise SpecKVError(_failed(source, error)) from None
+    model.config.name_or_path = source  # by which its stored costs are found again, wherever it was loaded from
+    return model
 
 
 def load_tokenizer(source: str) -> Any:
-    """The tokenizer of a hub id or folder."""
-    return AutoTokenizer.from_pretrained(source)
+    """The tokenizer of a hub id or folder. Raises SpecKVError as ``load_model`` does."""
+    found = at_hand(source)
+    try:
+        return AutoTokenizer.from_pretrained(found)
+    except (OSError, ValueError) as error:
+        raise SpecKVError(_failed(f"{source}: its tokenizer", error)) from None
+
+
+def at_hand(source: str) -> str:
+    """``source``, a folder or hub id, as ``from_pretrained`` takes it; the hub is asked once, and briefly.
+
+    Raises SpecKVError where the hub has none of that name. Where it does not answer, it is the folder in its cache, if
+    there is one: with the id ``from_pretrained`` would ask again and again, for a minute.
+    """
+    if Path(source).is_dir():
+        return source
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(source, timeout=HUB_TIMEOUT_S)
+    except HFValidationError:
+        raise SpecKVError(f"{source}: neither a folder nor a hub id; give one of them") from None
+    except RepositoryNotFoundError:
+        raise SpecKVError(
+            f"{source}: no such folder, and no such repository on the hub; mend the name, or run `hf auth login` if it "
+            "is a private one"
+        ) from None
+    except Exception:  # the hub's and httpx's errors share no base class
+        try:
+            return str(snapshot_download(source, local_files_only=True))
+        except Exception:
+            raise SpecKVError(
+                f"{source}: no such folder, not in the hub's cache, and the hub cannot be reached; give a folder, or "
+                "run this again when it can be"
+            ) from None
+    return source
+
+
+def _failed(what: str, error: Exception) -> str:
+    return f"{what}: cannot be loaded ({(str(error).strip().splitlines() or ['no reason is given'])[0]})"
 
 
 def perturbed(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:
@@ -141,6 +192,7 @@ def load_pair(
 ) -> tuple[PreTrainedModel, PreTrainedModel, Any]:
     """Load ``(target, draft, tokenizer)`` of a pair; see :func:`resolve` for ``name``."""
     sources = resolve(name, progress)
+    sources.check()  # both before the first is loaded, which may take minutes
     target = load_model(sources.target, compression, device)
     if sources.draft is None:
         dense = load_model(sources.target, draft_compression, device)
