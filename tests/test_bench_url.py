@@ -75,6 +75,17 @@ def test_every_other_repetition_is_mirrored_and_all_are_warmed_up(start: Start, 
     assert asked == [*"abc", *"abc", *"cba"]
 
 
+def test_servers_take_turns_at_every_prompt_or_at_some_times_those_at_once(start: Start, tmp_path: Path) -> None:
+    """So that whatever else goes on meanwhile falls on all of them."""
+    one, two = start(name="a", models=("/models/of/mine",)), start(name="b", models=("/models/of/mine",))
+    result = measured(tmp_path / "r.json", one, two, concurrencies=(1,), tokens=1)
+    assert "".join(one.log) == 4 * "a" + 4 * "b" + "abbaabba" and result["settings"]["pair"] == "mine"
+    several = tuple(Prompt(str(number), "chat", str(number)) for number in range(39))
+    for size, lengths in ((1, [1] * 39), (4, [9, 10, 10, 10]), (8, [19, 20]), (10, [39]), (39, [39])):
+        assert [len(part) for part in at_url._parts(several, size)] == lengths
+        assert [one for part in at_url._parts(several, size) for one in part] == list(several)
+
+
 def test_what_was_measured_before_a_failure_is_kept(start: Start, tmp_path: Path) -> None:
     one, two = start(name="a"), start(name="b", breaks_after=2 * len(PROMPTS))
     out = tmp_path / "r.json"

@@ -55,3 +55,22 @@ def test_a_foreign_controller_stops_the_launch_with_one_line(pair: tuple[Path, P
         server.wait()
     assert "mine.onnx" in str(refused.value).strip().splitlines()[-1]
     assert "Traceback" not in str(refused.value)
+
+
+def test_what_shares_a_batch_in_another_way_is_refused_in_one_line(pair: tuple[Path, Path]) -> None:
+    """Data-parallel attention under both of its names, and pipeline parallelism."""
+    refused = {
+        ("--tp-size", "2", "--attn-dp-size", "2"): "data-parallel attention",
+        ("--tp-size", "2", "--dp-size", "2", "--enable-dp-attention"): "data-parallel attention",
+        ("--pp-size", "2"): "pipeline parallelism",
+    }
+    running = [(speckv(pair, *options), what) for options, what in refused.items()]
+    try:
+        for server, what in running:
+            with pytest.raises(RuntimeError, match="exited with 1") as refusal:
+                server.wait()
+            assert str(refusal.value).strip().splitlines()[-1] == f"speckv: SPECKV cannot be combined with {what}"
+            assert "Traceback" not in str(refusal.value)
+    finally:
+        for server, _ in running:
+            server.stop()

@@ -24,7 +24,7 @@ pytest.importorskip("sglang")
 pytest.importorskip("sglang_router", reason="the router is a package of its own, sglang-router")
 
 from sglang_models import Request, requests, save_pair
-from sglang_steered import Steered
+from sglang_steered import Steered, bench, told
 
 from speckv.benchmarks.bench.sglang_server import HOST, Server, free_port
 from speckv.controller.calibration import read_costs
@@ -139,20 +139,6 @@ def of(answers: list[Answer], name: str) -> list[dict[str, Any]]:
     return [answer["meta_info"] for answer in answers if answer["meta_info"]["weight_version"] == name]
 
 
-def told(infos: list[dict[str, Any]]) -> dict[str, float]:
-    """What the answers say of their rounds, under the names of our series."""
-    levels = sum(gamma or 0 for info in infos for gamma in info.get("speckv_gamma", ()))
-    siblings = sum(sum(beside or ()) for info in infos for beside in info.get("speckv_siblings", ()))
-    rounds = sum(info.get("spec_verify_ct", 0) for info in infos)
-    accepted = sum(info.get("spec_num_correct_drafts", 0) for info in infos)
-    return {
-        "drafted_tokens_total": levels + siblings,
-        "siblings_verified_total": siblings,
-        "accepted_tokens_total": accepted,
-        "verified_positions_total": rounds + levels + siblings,
-    }
-
-
 @pytest.fixture
 def started() -> Iterator[list[Server | Router]]:
     """What a test starts; ended in any case, and nothing of it is left."""
@@ -222,6 +208,10 @@ def test_what_is_killed_loses_no_request(started: list[Server | Router], tmp_pat
     (stored,) = (tmp_path / "cache" / "costs").glob("*.json")
     read_costs(stored)
 
+    # A router is measured like a server.
+    said, _ = bench(tmp_path, alone=serving["first"].base, routed=f"http://{HOST}:{router.port}")
+    assert "0 of 8 answers of routed differ from those of alone." in said
+
     # Clients ask again where the router itself is gone; a server whose scheduler is gone ends by itself.
     broken = serving["second"]
 
@@ -237,54 +227,3 @@ def test_what_is_killed_loses_no_request(started: list[Server | Router], tmp_pat
     last = through(router, asked[:MORE], 80, {8: break_scheduler, 16: reroute})
     assert texts(last) == alone[:MORE]
     until(lambda: not living(broken.process.pid), 30, "a server without its scheduler goes on")
-
-
-WRITER = """
-import itertools, sys
-from pathlib import Path
-from speckv.controller.calibration import write_costs
-from speckv.controller.curve import Costs
-
-for turn in itertools.count(1):
-    table = {rows: float(sys.argv[2]) + rows for rows in range(1, 400)}
-    write_costs(Costs(table, table), {"pair": "both"}, Path(sys.argv[1]))
-    if turn == 1:
-        print("writes", flush=True)
-"""
-"""Writes costs of its own, which are about the same, over and over again."""
-
-
-def test_writers_of_one_store_do_not_harm_each_other(tmp_path: Path) -> None:
-    """Two write the same file; one after the other is killed at any moment, and started again."""
-    path = tmp_path / "costs" / "one.json"
-
-    def write(start: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", WRITER, str(path), str(start)]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
-        every.append(writer)
-        assert writer.stdout is not None and writer.stdout.readline() == "writes\n"
-        return writer
-
-    every: list[subprocess.Popen[str]] = []
-    try:
-        writers = [write(1000 * number) for number in (1, 2)]
-        seen = set()
-        for turn in range(6):
-            assert not any(writer.poll() for writer in writers)
-            for _ in range(40):
-                costs, of_what = read_costs(path)
-                (start,) = {value - rows for table in (costs.draft, costs.verify) for rows, value in table.items()}
-                assert of_what == {"pair": "both"} and len(costs.verify) == 399
-                seen.add(start)
-            killed = writers.pop(0)
-            killed.kill()
-            killed.wait()
-            read_costs(path)
-            writers.append(write(1000 * (turn + 3)))
-        assert len(seen) > 2
-    finally:
-        for writer in every:
-            writer.kill()
-            writer.wait()
-            if writer.stdout is not None:
-                writer.stdout.close()

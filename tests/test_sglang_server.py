@@ -21,7 +21,7 @@ pytest.importorskip("sglang")
 from scipy.stats import chi2_contingency
 from sglang_kinds import KINDS, said
 from sglang_models import CONTEXT, EOS, requests, save_pair
-from sglang_steered import LIMITS, Steered
+from sglang_steered import LIMITS, Steered, bench, speckv
 
 from speckv.benchmarks.bench.sglang_server import Server
 
@@ -346,6 +346,17 @@ def alike(wanted: Counter[tuple[int, ...]], got: Counter[tuple[int, ...]]) -> fl
 )
 def test_sampling_has_the_targets_distribution(plain: Server, server: Steered, temperature: float) -> None:
     assert alike(distribution(plain, temperature), distribution(server, temperature)) > 1e-3
+
+
+def test_servers_that_run_are_compared_over_their_api(plain: Server, server: Steered, tmp_path: Path) -> None:
+    said, entries = bench(tmp_path, plain=plain.base, speckv=server.base)
+    assert "0 of 8 answers of speckv differ from those of plain." in said
+    counted = [
+        sorted((e["prompt_id"], e["tokens"]) for e in entries if e["policy"] == name) for name in ("plain", "speckv")
+    ]
+    assert counted[0] == counted[1] and all(tokens > 10 for _, tokens in counted[0])
+    assert all(e["counted"] == "usage" and len(e["arrivals_ms"]) == e["tokens"] for e in entries)
+    assert "servers, as served, 4 requests at a time" in speckv(tmp_path, "recommend", "r.json")
 
 
 def test_restart_on_the_same_port_in_step_mode(

@@ -319,6 +319,7 @@ class TestDecisions:
 def _rank(rank: int, address: str, results: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     group = SimpleNamespace(world_size=2, rank_in_group=rank, ranks=[0, 1], cpu_group=torch.distributed.group.WORLD)
+    group.broadcast = torch.distributed.broadcast
     ranks = Ranks(group)
     policy = ThroughputPolicy(Controller.load(), 0, CostModel(Costs.linear(1.0, 20.0), extends=True), siblings=False)
     requests, taken = [Request(), Request()], []
@@ -338,7 +339,7 @@ def _rank(rank: int, address: str, results: Any) -> None:
         this.draft_ms, this.verify_ms, this.extend_ms = 1.0, 20.0, 1.0 + 30 * rank
         policy.observe(this)
         this.remember()
-    results.put((rank, taken, ranks.decides))
+    results.put((rank, taken, ranks.decides, ranks.same(torch.full((2,), 7.0 + rank)).tolist()))
     torch.distributed.destroy_process_group()
 
 
@@ -351,13 +352,13 @@ def test_two_ranks_with_different_signals_take_rank_0s_decision(tmp_path: Path) 
     answers = sorted(results.get(timeout=100) for _ in processes)
     for process in processes:
         process.join(20)
-    assert [decides for _, _, decides in answers] == [True, False]
-    assert answers[0][1] == answers[1][1]
+    assert [decides for _, _, decides, _ in answers] == [True, False]
+    assert answers[0][1] == answers[1][1] and [same for *_, same in answers] == [[7.0, 7.0]] * 2
     assert len(set(answers[0][1])) > 2, "the decisions must vary, or agreeing on them shows nothing"
 
 
 def test_one_rank_asks_nobody() -> None:
-    assert Ranks().agree(lambda: 5) == 5 and Ranks().decides
+    assert Ranks().agree(lambda: 5) == 5 and Ranks().same(alone := torch.ones(1)) is alone and Ranks().decides
 
 
 def test_what_states_cost_is_added_up() -> None:

@@ -6,6 +6,8 @@ import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,9 @@ from speckv.benchmarks.prompts import Prompt
 from speckv.controller.errors import SpecKVError
 
 NAME = re.compile(r"[\w.:\[\]-]{1,40}")
+
+FILLED = 2
+"""So many times the requests at a time are asked in one go, or the pauses at its end would count for much."""
 
 
 def served(urls: Sequence[str], prompts: tuple[Prompt, ...], api_key: str = "", model: str = "", **more: Any) -> Plan:
@@ -32,7 +37,8 @@ def served(urls: Sequence[str], prompts: tuple[Prompt, ...], api_key: str = "", 
         raise SpecKVError(f"concurrency {most}: there are only {len(prompts)} prompts; give --count {most} or more")
     models = {name: ChatServer(url, api_key).served(model) for name, url in servers.items()}
     more |= {"frameworks": (SERVERS,), "regimes": (AS_SERVED,), "policies": tuple(servers)}
-    pair = ", ".join(dict.fromkeys(models.values()))
+    # A server that was given no name for its model says the folder that it is in.
+    pair = ", ".join(dict.fromkeys(PurePath(name).name if name[:1] == "/" else name for name in models.values()))
     return Plan(prompts, pair=pair, servers=servers, models=models, api_key=api_key, **more)
 
 
@@ -70,39 +76,54 @@ def checked(url: str) -> str:
 
 
 def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
-    """A unit per repetition, concurrency and server: all prompts once, so many at a time, one server after the other.
+    """A unit per repetition, concurrency, part of the prompts and server, so many prompts of it at a time.
 
-    Every other repetition goes through the servers in reverse. Before anything is timed each server answers all
+    The servers take turns at every part, and at every other one in reverse. Before anything is timed each answers all
     prompts once: its prefix cache, which the API cannot empty, then holds them in every pass and every server alike.
     """
     work = [
-        (repeat, size, name)
+        (repeat, size, number, name)
         for repeat in range(plan.repeats)
         for size in plan.concurrencies
-        for name in (reversed(plan.servers) if repeat % 2 else plan.servers)
+        for number in range(len(_parts(plan.prompts, size)))
+        for name in (reversed(plan.servers) if (repeat + number) % 2 else plan.servers)
     ]
     todo = [one for one in work if _key(*one) not in done]
-    requests, before = len(work) * len(plan.prompts), len(work) - len(todo)
-    report(SERVERS, before * len(plan.prompts), requests)
     asked = {name: ChatServer(url, plan.api_key, plan.models[name]) for name, url in plan.servers.items()}
     for name in dict.fromkeys(name for *_, name in todo):
-        for count, _ in enumerate(_answers(plan, asked[name], max(plan.concurrencies)), start=1):
+        tokens = 0
+        for count, entry in enumerate(_answers(plan, asked[name], plan.prompts, max(plan.concurrencies)), start=1):
+            tokens += entry["tokens"]
             report(f"{name}, warm-up", count, len(plan.prompts))
-    for number, (repeat, size, name) in enumerate(todo, start=before):
+        if not tokens:
+            raise SpecKVError(f"{plan.servers[name]}: wrote nothing to any prompt; see whether its model chats")
+    requests = plan.repeats * len(plan.concurrencies) * len(plan.servers) * len(plan.prompts)
+    answered = requests - sum(len(_parts(plan.prompts, size)[number]) for _, size, number, _ in todo)
+    report(SERVERS, answered, requests)
+    for repeat, size, number, name in todo:
         entries: list[Entry] = []
         started = time.perf_counter()
-        for entry in _answers(plan, asked[name], size):
+        for entry in _answers(plan, asked[name], _parts(plan.prompts, size)[number], size):
             about = {"framework": SERVERS, "regime": AS_SERVED, "policy": name, "concurrency": size, "repeat": repeat}
             entries.append(about | entry)
-            report(SERVERS, number * len(plan.prompts) + len(entries), requests)
+            answered += 1
+            report(SERVERS, answered, requests)
         share_wall(entries, 1e3 * (time.perf_counter() - started))
-        if not any(entry["tokens"] for entry in entries):
-            raise SpecKVError(f"{plan.servers[name]}: wrote nothing to any prompt; see whether its model chats")
-        yield Unit(_key(repeat, size, name), entries)
+        yield Unit(_key(repeat, size, number, name), entries)
 
 
-def _answers(plan: Plan, server: ChatServer, size: int) -> Iterator[Entry]:
-    """What is stored of every prompt's answer, ``size`` asked for at a time, in the prompts' order."""
+def _parts(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
+    """The parts of ``prompts`` at which the servers take turns: single ones, or FILLED times those asked at once.
+
+    What else goes on meanwhile then falls on all servers alike, and shows in an interval over the prompts.
+    """
+    count = max(1, len(prompts) // (FILLED * size if size > 1 else 1))
+    ends = [len(prompts) * at // count for at in range(count + 1)]
+    return [prompts[start:end] for start, end in pairwise(ends)]
+
+
+def _answers(plan: Plan, server: ChatServer, prompts: Sequence[Prompt], size: int) -> Iterator[Entry]:
+    """What is stored of the answer to each of ``prompts``, ``size`` asked for at a time, in their order."""
 
     def one(prompt: Prompt) -> Entry:
         answer = server.answer(prompt.text, plan.tokens, plan.temperature)
@@ -111,8 +132,8 @@ def _answers(plan: Plan, server: ChatServer, size: int) -> Iterator[Entry]:
         return made | {"gammas": []}
 
     with ThreadPoolExecutor(size) as pool:
-        yield from pool.map(one, plan.prompts)
+        yield from pool.map(one, prompts)
 
 
-def _key(repeat: int, size: int, name: str) -> str:
-    return f"{SERVERS}/{repeat}/{size}/{name}"
+def _key(repeat: int, size: int, number: int, name: str) -> str:
+    return f"{SERVERS}/{repeat}/{size}/{number}/{name}"

@@ -59,9 +59,11 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="speckv-sglang-"))
         self.log = self.folder / "log"
         command = [python, "-W", "ignore", "-m", "sglang.launch_server", "--model-path", str(model)]
-        settings = ["--dtype", dtype, "--host", HOST, "--port", str(self.port), "--skip-server-warmup"]
-        # Of its own choice, two servers that start together may take the same port for their rendezvous.
-        settings += ["--nccl-port", str(free_port()), *options]
+        settings = ["--dtype", dtype, "--host", HOST, "--port", str(self.port), "--skip-server-warmup", *options]
+        if "--dp-size" not in options:
+            # Of its own choice, two servers that start together may take the same port for their rendezvous. Replicas
+            # have to choose: SGLang gives all of them the one that is named.
+            settings += ["--nccl-port", str(free_port())]
         given = {**os.environ, "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1), "TMPDIR": str(self.folder)}
         given |= {"SPECKV_CACHE": str(self.folder / "cache")}  # what one server learns of costs is not another's
         if not torch.cuda.is_available():

@@ -15,7 +15,6 @@ from speckv.integrations.sglang.pairing import check_pair
 logger = logging.getLogger("speckv")
 
 UNSUPPORTED = (
-    ("enable_dp_attention", "data-parallel attention"),
     ("speculative_use_rejection_sampling", "--speculative-use-rejection-sampling"),
     ("enable_hierarchical_cache", "--enable-hierarchical-cache: what comes back from it has no draft cache"),
     ("speculative_adaptive", "--speculative-adaptive: SPECKV adapts by itself"),
@@ -66,8 +65,9 @@ class SpecKVAlgorithm(CustomSpecAlgo):
         for name, text in UNSUPPORTED:
             if getattr(server_args, name, False):
                 raise LaunchError(f"speckv: {NAME} cannot be combined with {text}")
-        if getattr(server_args, "pp_size", 1) > 1:
-            raise LaunchError(f"speckv: {NAME} cannot be combined with pipeline parallelism")
+        for name, text in (("attn_dp_size", "data-parallel attention"), ("pp_size", "pipeline parallelism")):
+            if getattr(server_args, name, 1) > 1:
+                raise LaunchError(f"speckv: {NAME} cannot be combined with {text}")
         if server_args.speculative_eagle_topk not in (None, 1):
             raise LaunchError(
                 f"speckv: {NAME} drafts one spine and chooses what branches off; leave --speculative-eagle-topk out"

@@ -105,6 +105,7 @@ RELIED_ON: tuple[tuple[str, str, str | None], ...] = (
     ),
     ("managers.schedule_batch", "ScheduleBatch.prepare_for_extend", "self"),
     ("managers.schedule_batch", "ScheduleBatch.prepare_for_decode", "self"),
+    ("distributed.parallel_state", "GroupCoordinator.broadcast", "self input_ src"),
     ("environ", "envs.SGLANG_DISABLE_DRAFT_EXTEND_CUDA_GRAPH", None),
     ("runtime_context", "get_spec", ""),
     ("runtime_context", "get_parallel", ""),

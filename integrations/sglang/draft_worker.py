@@ -96,7 +96,7 @@ class SpecKVDraftWorker(StandaloneDraftWorker):
         size = len(batch.reqs)
         first = sent(self.decisions.round.first_level(), torch.device(self.device))[:, None]
         rest = torch.stack(self._read, 1) if self._read else self._recorded[:size]
-        levels = torch.cat((first, rest[:, : gamma - 1]), dim=1)
+        levels = self.decisions.ranks.same(torch.cat((first, rest[:, : gamma - 1]), dim=1))
         places = best_siblings(levels, count)
         self.decisions.round.places = Letter(places)
         self.owner.adaptive_controller.activate(gamma, gamma + 1 + count)

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed
+from torch import Tensor
 
 
 class Ranks:
     """The tensor-parallel group as far as decisions go; ``group`` is SGLang's group coordinator, None for one rank.
 
-    A decision travels over the group's CPU (gloo) side, so the device is neither read nor waited for.
+    A number travels over the group's CPU (gloo) side, so the device is neither read nor waited for.
     """
 
     def __init__(self, group: Any = None) -> None:
@@ -30,3 +31,9 @@ class Ranks:
         box = torch.tensor([decide() if self.decides else 0])
         torch.distributed.broadcast(box, src=self._group.ranks[0], group=self._group.cpu_group)
         return int(box)
+
+    def same(self, values: Tensor) -> Tensor:
+        """Rank 0's ``values`` on every rank, on their device: what each computes may differ in its last bits."""
+        if self._group is not None:
+            self._group.broadcast(values, src=0)
+        return values

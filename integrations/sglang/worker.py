@@ -84,6 +84,8 @@ class SpecKVWorker(StandaloneWorkerV2):
             config, load_controller(config), level, self._costs.known, self._ceiling, per_token, obstacle is None
         )
         labels = {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)}
+        if (replica := get_parallel().dp_rank) is not None:
+            labels["dp_rank"] = str(replica)
         publish = ranks.decides and bool(get_observability().enable_metrics)
         self.meet(Decisions(policy, ranks, Stopwatch(self.device), Metrics(publish, labels, config.log_every)))
 

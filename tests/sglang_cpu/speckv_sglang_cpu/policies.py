@@ -6,10 +6,14 @@ fixed    γ = 4 in every round
 resting  γ = 4, but the draft rests for five rounds of six and reads no prompt
 cold     like resting, without catching up: what SGLang's own switch does
 nan      the configured policy, made to draft in every round, while all signals are NaN
+
+``SPECKV_TEST_RANKS`` names a folder where every tensor-parallel rank notes its rounds. All but rank 0 then see other
+signals than it, so that each would decide something else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ from torch import Tensor
 
 from speckv.controller.policy import SIBLINGS, Policy, Round
 
-NAME = "SPECKV_TEST_STEER"
+NAME, RANKS = "SPECKV_TEST_STEER", "SPECKV_TEST_RANKS"
 
 
 class Steered(Policy):
@@ -99,6 +103,26 @@ class Steered(Policy):
             self.genuine.observe(this)
 
 
+def _note_rounds(folder: Path) -> None:
+    """Have each rank write a line for every round: its shape, what came of it, and the entropies that the rank saw."""
+    from speckv.integrations.sglang.worker import SpecKVWorker
+
+    genuine = SpecKVWorker.verify
+
+    def verify(self: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        tree, levels = batch.spec_info, self.decisions.round.this.levels
+        drafted, gamma = tree.draft_token.tolist(), self.speculative_num_steps
+        result = genuine(self, batch, *args, **kwargs)
+        shape = {"requests": len(batch.reqs), "gamma": gamma, "drafted": drafted}
+        came = {"accepted": result.accept_lens.tolist(), "said": result.next_token_ids.tolist()}
+        line = {"round": shape | came, "saw": [level[:, 0].tolist() for level in levels]}
+        with (folder / f"rank-{torch.distributed.get_rank()}").open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+        return result
+
+    SpecKVWorker.verify = verify  # type: ignore[method-assign]
+
+
 def register() -> None:
     if not (path := os.environ.get(NAME)):
         return
@@ -111,11 +135,13 @@ def register() -> None:
     def steered(config: Any, controller: Any, level: int, costs: Any, max_gamma: int, *rest: Any) -> Policy:
         return Steered(genuine_policy(config, controller, level, costs, max_gamma, *rest), max_gamma, file)
 
+    draws = torch.Generator().manual_seed(0)  # the same on every rank, whatever else they draw
+
     def any_siblings(levels: Tensor, count: int) -> Tensor:
         if file.read_text().strip() != "random":
             return genuine_best(levels, count)
         most = levels.shape[1] * SIBLINGS
-        places = torch.rand(levels.shape[0], most, device=levels.device).argsort(1)[:, :count]
+        places = torch.rand(levels.shape[0], most, generator=draws).to(levels.device).argsort(1)[:, :count]
         absent = tree.others(levels).flatten(1).gather(1, places) < 0
         return torch.where(absent, most, places).sort(1).values
 
@@ -123,6 +149,8 @@ def register() -> None:
         packed = genuine_pack(tokens, logits)
         if file.read_text().strip() == "nan":
             packed[:, 1:] = float("nan")
+        if noted and torch.distributed.get_rank():
+            packed[:, 1:] = torch.rand_like(packed[:, 1:])
         return packed
 
     genuine_catch_up = draft_worker.SpecKVDraftWorker._catch_up
@@ -131,6 +159,9 @@ def register() -> None:
         if getattr(self.decisions.policy, "how", "") != "cold":
             genuine_catch_up(self, batch)
 
+    noted = os.environ.get(RANKS)
+    if noted:
+        _note_rounds(Path(noted))
     decisions.build_policy = steered
     draft_worker.best_siblings = any_siblings
     draft_worker.pack = pack
