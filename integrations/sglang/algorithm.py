@@ -85,6 +85,7 @@ class SpecKVAlgorithm(CustomSpecAlgo):
             logger.warning("speckv: --enable-mixed-chunk is turned off: a round has no place among chunks of prompts")
         if server_args.device == "cpu" and not server_args.disable_overlap_schedule:
             server_args.disable_overlap_schedule = True
+            logger.warning("speckv: scheduling is not overlapped: SGLang has that for no speculation on a CPU")
 
 
 def validate(server_args: Any) -> None:
