@@ -171,6 +171,9 @@ class Serving:
             facts, output = event["meta_info"], event["output_ids"]
             now = 1e3 * (time.perf_counter() - started)
             arrivals += [round(now, 1)] * (facts["completion_tokens"] - len(arrivals))
+        if not facts:
+            last = [line for line in self.server.tail().splitlines() if line.strip()][-1]
+            raise SpecKVError(f"SGLang ended with {self.policy} while it answered: {last[:200]}")
         gammas, siblings, hits = (
             [value for value in facts.get(name, []) if value is not None]
             for name in ("speckv_gamma", "speckv_siblings", "speckv_sibling_hit")

@@ -194,9 +194,10 @@ def _as_text(keywords: dict[str, Any], new: Tensor) -> dict[str, Any]:
     To find out that there is nothing else takes it a tenth of a small forward.
     """
     inputs = {name: value for name, value in keywords.items() if value is not None or name not in LIKE_THE_LAST}
-    for name in {"position_ids", "token_type_ids"} & inputs.keys():
+    inputs["input_ids"] = new
+    for name in {"input_ids", "position_ids", "token_type_ids"} & inputs.keys():
         inputs[name] = inputs[name][..., -new.shape[1] :].clone(memory_format=torch.contiguous_format)
-    return inputs | {"input_ids": new}
+    return inputs
 
 
 def _extended(name: str, given: Tensor, length: int) -> Tensor:
