@@ -19,6 +19,9 @@ import torch
 
 pytest.importorskip("sglang")
 
+from sglang_models import requests, save_pair
+from sglang_steered import Steered
+
 from speckv.controller.calibration import read_costs
 from speckv.controller.cost import CostModel
 from speckv.controller.curve import Costs
@@ -177,3 +180,56 @@ def test_servers_that_are_killed_at_any_moment_lose_nothing(
             one.end()
     assert set(paths.values()) == set((tmp_path / "costs").glob("*.json"))
     assert counts["began with"] > KILLS and counts["wrote"] > 4 * KILLS, counts
+
+
+ROUNDS = 50
+"""In each of which two real servers are started at once and killed."""
+
+
+@pytest.mark.long
+def test_real_servers_that_start_and_stop_at_once_share_one_store(tmp_path: Path) -> None:
+    """Every fifth time the store is empty, so that both time their rounds, and write, at once."""
+    pair = save_pair(tmp_path)
+    store = tmp_path / "cache" / "costs"
+    counts: Counter[str] = Counter()
+    files = [tmp_path / name for name in ("one", "other")]
+    for file in files:
+        file.mkdir()
+    began = time.monotonic()
+    lasts = 60.0
+    for number in range(ROUNDS):
+        if number % 5 == 0:
+            for file in store.glob("*.json"):
+                file.unlink()
+        kept = {file: table(read_costs(file)[0]) for file in store.glob("*.json")}
+        started, start = [Steered(pair, folder) for folder in files], time.monotonic()
+        # At first until both serve; later most are killed at any moment of what that took, some right after.
+        dies = [start + random.uniform(0.0, lasts) if number and random.random() < 0.8 else None for _ in started]
+        try:
+            while started:
+                for server, at in zip(list(started), list(dies), strict=True):
+                    read = {file: table(read_costs(file)[0]) for file in store.glob("*.json")}
+                    assert all(read[file] == known for file, known in kept.items()), "an update was lost"
+                    counts["read"] += 1
+                    serves = at is None and "speckv: forwards of" in server.tail(40_000)
+                    serves = serves or (at is None and "speckv: costs as stored in" in server.tail(40_000))
+                    if serves:
+                        assert server.wait().all(requests(2)), "it serves"
+                        counts["served"] += 1
+                        counts["found"] += "costs as stored in" in server.tail(40_000)
+                        kept.clear()  # from now on it may write what it has learnt
+                        lasts = min(lasts, time.monotonic() - start)
+                    assert server.process.poll() is None, server.tail()
+                    if serves or (at is not None and time.monotonic() > at):
+                        server.stop()
+                        place = started.index(server)
+                        del started[place], dies[place]
+                        counts["killed"] += 1
+                time.sleep(0.05)
+                assert time.monotonic() - start < 300, "a server neither serves nor ends"
+        finally:
+            for server in started:
+                server.stop()
+        print(f"{number + 1} of {ROUNDS}, {time.monotonic() - began:.0f} s: {dict(counts)}", flush=True)
+    assert counts["killed"] == 2 * ROUNDS and counts["found"] > ROUNDS / 10
+    assert len(list(store.glob("*.json"))) == 1
