@@ -152,7 +152,7 @@ def latency(
     batches = {str(size): decisions_of(loaded, size, decisions) for size in BATCHES}
     for size in BATCHES:  # another time, since the clock takes its time as well
         decisions_of(timed := Timed(loaded), size, decisions)
-        batches[str(size)]["onnxruntime"] = percentiles(np.array(timed.taken))
+        batches[str(size)]["onnxruntime"] = percentiles(np.array(timed.taken[WARM_UP:]))
     one = batches["1"]
     result: dict[str, Any] = {
         "p50_us": one["p50_us"],

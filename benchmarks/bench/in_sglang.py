@@ -99,8 +99,11 @@ def wait_for(server: Server, what: str) -> Server:
     try:
         return server.wait()
     except RuntimeError as error:
-        last = [line for line in str(error).splitlines() if line.strip()][-1]
-        raise SpecKVError(f"SGLang did not start with {what}: {last[:200]}") from None
+        raise SpecKVError(f"SGLang did not start with {what}: {_last_line(str(error))}") from None
+
+
+def _last_line(log: str) -> str:
+    return next((line[:200] for line in reversed(log.splitlines()) if line.strip()), "nothing is in its log")
 
 
 def options(policy: str, regime: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
@@ -172,8 +175,7 @@ class Serving:
             now = 1e3 * (time.perf_counter() - started)
             arrivals += [round(now, 1)] * (facts["completion_tokens"] - len(arrivals))
         if not facts:
-            last = [line for line in self.server.tail().splitlines() if line.strip()][-1]
-            raise SpecKVError(f"SGLang ended with {self.policy} while it answered: {last[:200]}")
+            raise SpecKVError(f"SGLang ended with {self.policy} while it answered: {_last_line(self.server.tail())}")
         gammas, siblings, hits = (
             [value for value in facts.get(name, []) if value is not None]
             for name in ("speckv_gamma", "speckv_siblings", "speckv_sibling_hit")

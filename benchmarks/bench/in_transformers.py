@@ -71,7 +71,6 @@ class Runner:
     def __init__(self, plan: Plan, regime: str, report: Report) -> None:
         torch.set_num_threads(plan.threads or os.cpu_count() or 1)
         transformers.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
         self.target, draft, self.tokenizer = load_pair(plan.pair, *REGIMES[regime], progress=report)
         costs = remembered(about(self.target, draft))
         if costs is None:

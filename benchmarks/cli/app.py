@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from speckv.benchmarks.common.progress import hold_back_others
 from speckv.benchmarks.common.terminal import make_console, plain
 from speckv.controller.errors import SpecKVError
 
@@ -52,7 +53,7 @@ def prepare_torch(threads: int) -> None:
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
     transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    hold_back_others()
 
 
 def check_pair(pair: str, *compressions: str) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,17 @@ def load_tokenizer(source: str) -> Any:
 
 
 def at_hand(source: str) -> str:
-    """``source``, a folder or hub id, as ``from_pretrained`` takes it; the hub is asked once, and briefly.
+    """``source``, a folder or hub id, as ``from_pretrained`` takes it; of an id the hub is asked once, and briefly.
 
     Raises SpecKVError where the hub has none of that name. Where it does not answer, it is the folder in its cache, if
     there is one: with the id ``from_pretrained`` would ask again and again, for a minute.
     """
-    if Path(source).is_dir():
-        return source
+    return source if Path(source).is_dir() else _on_hub(source)
+
+
+@cache
+def _on_hub(source: str) -> str:
+    """:func:`at_hand` of a hub id; kept for the process, in which checks, models and tokenizer all ask."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
