@@ -24,7 +24,12 @@ try:
     model = client.models.list().data[0].id
 except APIConnectionError:
     raise SystemExit(f"no server answers at {options.url}; --help says how to start one") from None
-question = {"model": model, "messages": [{"role": "user", "content": options.prompt}], "max_tokens": options.tokens}
+question = {
+    "model": model,
+    "messages": [{"role": "user", "content": options.prompt}],
+    "max_tokens": options.tokens,
+    "temperature": 0,  # it is asked twice, for one answer
+}
 
 # In a stream SGLang tells the totals at its end, if asked to.
 extra = {"return_spec_tokens_details": True}

@@ -33,6 +33,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_pair(tmp_path_factory.mktemp("pair"))
 
 
+ASKED = "whether tis nobler"
+"""To which the target says 30 tokens, the likeliest each time."""
+
 DRAWS = 1500
 """Enough to tell two distributions of 64 cells apart (p < 0.001, power 0.9) where 15 % of the mass has moved."""
 
@@ -123,7 +126,7 @@ def test_the_example_client_is_told_the_same(
 ) -> None:
     """Through the OpenAI library: the totals at the end of a stream, each round with an answer that is not streamed."""
     steered.steer("random")
-    monkeypatch.setattr(sys, "argv", ["sglang_client.py", "to be", "--url", steered.base, "--tokens", "30"])
+    monkeypatch.setattr(sys, "argv", ["sglang_client.py", ASKED, "--url", steered.base, "--tokens", "30"])
     runpy.run_path(str(Path(__file__).parent.parent / "examples" / "sglang_client.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert int(re.search(r"^\[(\d+) forwards of the target", said, re.MULTILINE)[1]) > 1
