@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
@@ -42,7 +43,7 @@ def pair(graph: onnx.GraphProto, head: str, values: Sequence[float] | None = Non
     def name(word: str) -> str:
         return word if word in inputs else f"{head}/{word}"
 
-    def add(operator: str, words: str, output: str, **attributes: int) -> None:
+    def add(operator: str, words: str, output: str, **attributes: Any) -> None:
         node = helper.make_node(operator, [name(word) for word in words.split()], [name(output)], **attributes)
         graph.node.append(node)
 

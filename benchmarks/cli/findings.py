@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
@@ -108,10 +109,11 @@ def _trees() -> Finding:
 
     from speckv.integrations.transformers.branches import can_branch
 
-    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "vocab_size": 32}
+    shape |= {"num_hidden_layers": 1, "num_attention_heads": 2}
     found: dict[bool, list[str]] = {True: [], False: []}
     for kind in ("sdpa", "eager"):
-        config = LlamaConfig(**shape, vocab_size=32, attn_implementation=kind)
+        config = LlamaConfig(**(shape | {"attn_implementation": kind}))
         found[can_branch(LlamaForCausalLM(config).eval())].append(kind)
     if is_flash_attn_2_available():
         found[False].append("flash_attention_2")

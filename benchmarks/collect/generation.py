@@ -81,10 +81,11 @@ class Modes:
             if listener is not None:
                 listener(outcome)
 
+        generate: Any = self.target.generate
         with self._ready(mode, told):
             assistant = {} if mode == PLAIN else {"assistant_model": self.draft}
             started = perf_counter()
-            output = self.target.generate(**inputs, **assistant, **arguments)
+            output = generate(**inputs, **assistant, **arguments)
             seconds = perf_counter() - started
         new = [until(text, end_tokens(self.target)) for text in output[:, inputs["input_ids"].shape[1] :].tolist()]
         if mode == PLAIN:
@@ -150,7 +151,8 @@ def counted_stock(target: PreTrainedModel, told: RoundListener) -> Iterator[None
     """Tell the rounds of transformers' own candidate generator while it does exactly what it always does."""
 
     def make(self: PreTrainedModel, **arguments: Any) -> Any:
-        generator = type(self)._get_candidate_generator(self, **arguments)
+        kind: Any = type(self)
+        generator = kind._get_candidate_generator(self, **arguments)
         propose, update = generator.get_candidates, generator.update_candidate_strategy
         current: list[tuple[int, int]] = []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def emulate(model: PreTrainedModel) -> PreTrainedModel:
     """Have every bfloat16 linear layer of ``model`` on a CPU, dense or of bitsandbytes, compute as told above."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear) and layer.weight.device.type == "cpu" and (forward := _forward(layer)):
-            layer.forward = forward  # type: ignore[method-assign]
+            layer.forward = forward  # type: ignore
     return model
 
 
@@ -44,7 +45,8 @@ def _forward(layer: nn.Linear) -> Product | None:
         from bitsandbytes.functional import dequantize_4bit
 
         # As bitsandbytes does at every call, but on CPUs with the instructions, for which it rounds the scales as well.
-        dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state).bfloat16()
+        packed: Any = layer.weight
+        dense = dequantize_4bit(packed.data, packed.quant_state).bfloat16()
         return partial(_dense, _product(dense, layer.bias))
     if layer.weight.dtype == torch.bfloat16:
         return partial(_dense, _product(layer.weight.data, layer.bias))
@@ -62,7 +64,7 @@ def _dense(product: Product, x: Tensor) -> Tensor:
     return product(x).bfloat16()
 
 
-def _int8(layer: nn.Linear, product: Product, x: Tensor) -> Tensor:
+def _int8(layer: Any, product: Product, x: Tensor) -> Tensor:
     """LLM.int8(). Sums of the int8 products are whole numbers, exact in float32 below 2²⁴.
 
     Columns of ``x`` that have an outlier in any row are multiplied in bfloat16, by weights dequantised to it.
@@ -74,4 +76,5 @@ def _int8(layer: nn.Linear, product: Product, x: Tensor) -> Tensor:
     if outliers is not None and outliers.numel():
         columns = torch.ops.bitsandbytes.int8_vectorwise_dequant(layer.weight.data[:, outliers].contiguous(), scales)
         out = (out.float() + rows[:, outliers].float() @ columns.bfloat16().float().T).bfloat16()
-    return out.reshape(*x.shape[:-1], -1)
+    answers: Tensor = out.reshape(*x.shape[:-1], -1)
+    return answers

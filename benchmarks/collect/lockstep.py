@@ -30,7 +30,7 @@ class MaskedCache:
     def feed(self, tokens: Tensor, valid: Tensor, positions: Tensor, keep: int) -> Tensor:
         """Logits (B, ``keep``, V) of the last ``keep`` columns of ``tokens`` (B, k); all three arguments (B, k)."""
         self.mask = torch.cat((self.mask, valid.long()), dim=1)
-        return self.model(
+        logits: Tensor = self.model(
             input_ids=tokens,
             attention_mask=self.mask,
             position_ids=positions.clamp(min=0),
@@ -38,6 +38,7 @@ class MaskedCache:
             logits_to_keep=keep,
             **self.kept,
         ).logits
+        return logits
 
     def forget(self, last: int, keep: Tensor) -> None:
         """Of the ``last`` columns, keep the first ``keep[b]`` in row b and hide the others."""

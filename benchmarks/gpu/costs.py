@@ -83,10 +83,11 @@ def _masked_ms(model: LlamaForCausalLM, context: int, mask: str) -> float:
 def _filled(model: LlamaForCausalLM, batch: int, context: int) -> DynamicCache:
     """A cache of ``context`` tokens that nothing was computed for."""
     config = model.config
+    heads = config.num_key_value_heads or config.num_attention_heads
     size = config.head_dim or config.hidden_size // config.num_attention_heads
     cache = DynamicCache(config=config)
     for layer in range(config.num_hidden_layers):
-        states = torch.zeros(batch, config.num_key_value_heads, context, size, dtype=model.dtype, device=model.device)
+        states = torch.zeros(batch, heads, context, size, dtype=model.dtype, device=model.device)
         cache.update(states, states.clone(), layer)
     return cache
 

@@ -41,6 +41,8 @@ def make(size: str, device: torch.device, dtype: torch.dtype, seed: int = 0, **m
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            return LlamaForCausalLM(config(size, **more)).eval()
+            model = LlamaForCausalLM(config(size, **more))
+            model.eval()
+            return model
     finally:
         torch.set_default_dtype(before)

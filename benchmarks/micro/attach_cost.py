@@ -70,9 +70,10 @@ def measure(pair: str, compression: str, prompts: int, tokens: int) -> dict[str,
     observing.begin, observing.deepen = begin, deepen
     try:
         attach(target, draft, listener=listen, same_tokenizer=True)
+        generate: Any = target.generate
         for prompt in load_prompts("heldout")[:prompts]:
             inputs = chat_inputs(tokenizer, prompt.text).to(target.device)
-            target.generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=tokens)
+            generate(**inputs, assistant_model=draft, do_sample=False, max_new_tokens=tokens)
     finally:
         loop.pack, observing.observe = stock_pack, stock_observe
         observing.begin, observing.deepen = stock_begin, stock_deepen

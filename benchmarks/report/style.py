@@ -91,7 +91,8 @@ def drawn(name: str, title: str, caption: str, alt: str, height: float, draw: Ca
         settings[part] = INK
     with mpl.rc_context():
         mpl.rcdefaults()  # a reader's matplotlibrc must not change what is drawn
-        mpl.rcParams.update(settings)
+        parameters: Any = mpl.rcParams
+        parameters.update(settings)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure)
         vector, raster = io.BytesIO(), io.BytesIO()

@@ -6,6 +6,7 @@ import importlib.resources
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.models.carried import Progress, cache_dir, fetch, require_space
@@ -56,11 +57,12 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    ).to(torch.bfloat16)
+    )
+    model = model.to(torch.bfloat16)
     # save_pretrained refuses a model that still says it is quantised; by now the weights are dense.
     model.hf_quantizer = None
     model.is_quantized = False

@@ -118,7 +118,7 @@ def load_model(source: str, compression: str = "bf16", device: str | None = None
     arguments = quantization(compression)
     found = at_hand(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(found, **arguments, **placement).eval()
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(found, **arguments, **placement).eval()
     except (OSError, ValueError) as error:
         raise SpecKVError(_failed(source, error)) from None
     model.config.name_or_path = source  # by which its stored costs are found again, wherever it was loaded from

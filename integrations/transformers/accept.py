@@ -9,7 +9,8 @@ keep none are called for a whole round beforehand, which spares the host a read 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -127,10 +128,10 @@ class Acceptance:
             yield from ((row, token, self.scores[row : row + 1]) for row, token in chosen)
             return
         row: int | None = 0
-        text = self.text.ids
+        text, processors = self.text.ids, cast(Callable[[Tensor, Tensor], Tensor], self.processors)
         while row is not None:
             ids = _followed(text, tree, row)
-            scores = self.processors(ids, self.scores[row : row + 1].to(torch.float32, copy=True))
+            scores = processors(ids, self.scores[row : row + 1].to(torch.float32, copy=True))
             if self.sample:
                 after = Tree.chain(tree.tokens[row : row + 1] if row < tree.spine else [])
                 (numbers,) = read([self._drawn(scores, after, drawn_from[row : row + 1])])

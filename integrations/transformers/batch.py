@@ -63,9 +63,7 @@ class TargetBatch(TargetModel):
         ids = torch.cat([text.ids for text in texts])
         self.prompt = ids.shape[1]
         mask, positions = self.keywords.get("attention_mask"), self.keywords.get("position_ids")
-        inputs = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=None, is_first_iteration=True, **self.keywords
-        )
+        inputs = self.prepare(ids, next_sequence_length=None, is_first_iteration=True, **self.keywords)
         logits, _ = self._forward(inputs, 1)
         self.forward = forward_of(self.model)
         self._check_length(self.cache, self.prompt)

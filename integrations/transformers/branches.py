@@ -12,7 +12,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from speckv.integrations.device import sent
-from speckv.integrations.transformers.cache import new_cache, parameters
+from speckv.integrations.transformers.cache import filled, new_cache, parameters
 from speckv.integrations.transformers.columns import additive, by_kind
 from speckv.integrations.transformers.tree import Tree
 
@@ -114,7 +114,7 @@ def tree_inputs(
 def gather(cache: Cache, rows: Sequence[int], count: int) -> None:
     """Move what the last ``count`` tokens fed have in ``cache`` so that it begins with ``rows``, ascending."""
     moved: dict[torch.device, Tensor] = {}
-    for layer in (one for one in cache.layers if one.is_initialized):
+    for layer in filled(cache):
         for states in (layer.keys, layer.values):
             if states.device not in moved:
                 moved[states.device] = sent(list(rows), states.device)
@@ -124,12 +124,13 @@ def gather(cache: Cache, rows: Sequence[int], count: int) -> None:
 
 def mask_dtype(model: PreTrainedModel) -> torch.dtype:
     """Of the states that ``model`` computes with."""
-    dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+    embeddings: Any = model.get_input_embeddings()
+    dtype: torch.dtype = embeddings.weight.dtype
     return dtype if dtype.is_floating_point else model.dtype
 
 
 def _firsts(model: PreTrainedModel, cache: Cache) -> list[tuple[int, str]]:
     """(layer, kind of attention), the first of every kind."""
     named = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
-    kinds = named or [SLIDING if layer.is_sliding else FULL for layer in cache.layers]
+    kinds = named or [SLIDING if getattr(layer, "is_sliding", False) else FULL for layer in cache.layers]
     return [(kinds.index(kind), kind) for kind in dict.fromkeys(kinds)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -48,6 +48,11 @@ def rolls_back(cache: Any) -> bool:
     """
     known = isinstance(cache, DynamicCache) and all(type(layer).__module__ == LAYERS for layer in cache.layers)
     return known and bool(cache.is_croppable)
+
+
+def filled(cache: Cache) -> Iterator[Any]:
+    """Its layers that hold ``keys`` and ``values``."""
+    return (layer for layer in cache.layers if getattr(layer, "is_initialized", False))
 
 
 def stop_recording(cache: Cache) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import Cache
 
 from speckv.integrations.device import read, sent
+from speckv.integrations.transformers.cache import filled
 
 WASTE, LEAST_WASTE = 0.25, 32
 """Share of columns, and number of them, that no sequence needs, above which they are taken out."""
@@ -73,7 +74,7 @@ class Columns:
         # Those held come last, in their order.
         order = self.held.int().argsort(dim=1, stable=True)[:, count - needed :]
         self.held, self.places = self.held.gather(1, order), self.places.gather(1, order)
-        for layer in (one for one in cache.layers if one.is_initialized):
+        for layer in filled(cache):
             for name in ("keys", "values"):
                 states = getattr(layer, name)
                 picked = order.to(states.device)[:, None, :, None]

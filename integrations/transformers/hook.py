@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policy import Policy, Round
@@ -113,7 +113,7 @@ def attach_policy(
         raise SpecKVError(f"{type(target).__name__} already has a generate() of its own; speckv cannot wrap that one")
     examine(draft)
     target.__dict__[HOOK] = Attachment(draft, policy, listener)
-    target.__dict__[OVERRIDE] = types.MethodType(_wrapping(type(target).generate), target)
+    target.__dict__[OVERRIDE] = types.MethodType(_wrapping(getattr(type(target), OVERRIDE)), target)
 
 
 def detach(target: PreTrainedModel) -> None:
@@ -145,7 +145,7 @@ def _wrapping(stock: Callable[..., Any]) -> Callable[..., Any]:
     """``stock``, a class's ``generate``, with our loop in it for the calls that are ours."""
 
     @functools.wraps(stock)
-    def generate(self: GenerationMixin, *args: Any, **kwargs: Any) -> Any:
+    def generate(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
         found = self.__dict__.get(HOOK)
         call = Call.of(stock, self, args, kwargs)
         if not isinstance(found, Attachment) or call.assistant is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class TargetModel:
         if getattr(kind, KEPT_BY_MODEL) is not getattr(GenerationMixin, KEPT_BY_MODEL):
             raise DecodePlainly(f"{kind.__name__} keeps more between its forwards than a cache")
         self.model, self.keywords, self.name = model, dict(keywords), name
+        prepare: Any = model.prepare_inputs_for_generation
+        self.prepare: Callable[..., dict[str, Any]] = prepare
         self.reach = Reach(model)
         self.fed = self.cache.get_seq_length()
         self.prompt = 0
@@ -127,10 +129,7 @@ class TargetModel:
         if self.fed_as_text:
             return _as_text(inputs, ids)
         new = None if first and not self.fed else ids.shape[1] - self.fed
-        prepared: dict[str, Any] = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=new, is_first_iteration=first, **inputs
-        )
-        return prepared
+        return self.prepare(ids, next_sequence_length=new, is_first_iteration=first, **inputs)
 
     def _tree_inputs(self, text: Tensor, tree: Tree) -> dict[str, Any]:
         inputs = self._keywords(text.shape[1])
@@ -165,7 +164,7 @@ class TargetModel:
 
     def _is_fed_as_text(self, device: torch.device) -> bool:
         """Whether all that ``prepare_inputs_for_generation`` does after the prompt is what :func:`_as_text` does."""
-        prepare = getattr(self.model.prepare_inputs_for_generation, "__func__", None)
+        prepare = getattr(self.prepare, "__func__", None)
         return (
             prepare is GenerationMixin.prepare_inputs_for_generation
             and self.text_only

@@ -101,4 +101,5 @@ class Text:
         if not self._as_dict:
             return self.ids
         scores, logits = (None if rows is None else tuple(rows) for rows in (self._scores, self._logits))
-        return GenerateDecoderOnlyOutput(sequences=self.ids, scores=scores, logits=logits, **{cache_name: cache})
+        told: dict[str, Any] = {"sequences": self.ids, "scores": scores, "logits": logits, cache_name: cache}
+        return GenerateDecoderOnlyOutput(**told)
