@@ -29,11 +29,13 @@ def bench_result(
     hopeful: float = 0.0,
     tokens: int = 40,
     name: str = "",
+    servers: tuple[str, ...] = (),
     **changed: Any,
 ) -> dict[str, Any]:
     """The content of a result file in which each policy is so many times as fast as plain, give or take ``noise``.
 
-    Ours is ``hopeful`` by so much in its predicted probabilities; ``name`` is added to every name in it.
+    Ours is ``hopeful`` by so much in its predicted probabilities; ``name`` is added to every name in it. ``servers``
+    names those that were measured where they ran, the first of which stands for plain.
     """
     rng = np.random.default_rng(7)
     entries = [
@@ -42,7 +44,7 @@ def bench_result(
         for number in range(prompts)
         for policy, ratio in of.items()
     ]
-    rows = judge(entries)
+    rows = judge(entries, *servers[:1])
     costs = {"draft_ms": DRAFT_MS, "verify_ms": {str(rows): ms for rows, ms in VERIFY_MS.items()}}
     regimes = dict.fromkeys(regime for framework, regime, _ in rates if framework == "transformers")
     vs_plain = {row["policy"]: row["vs_plain"] for row in rows if row["task"] == "all"}
@@ -53,7 +55,8 @@ def bench_result(
         "revision": "0123456789ab+",
         "machine": {"cpu": f"Some CPU{name}", "formats": "avx2", "cores": 2, "system": "Linux"},
         "versions": {"python": "3.11.7", "torch": "2.13.0+cpu"},
-        "settings": {"pair": f"TARGET/a,DRAFT/b{name}", "tokens": tokens, "temperature": 0.0, "prompts": prompts},
+        "settings": {"pair": f"TARGET/a,DRAFT/b{name}", "tokens": tokens, "temperature": 0.0, "prompts": prompts}
+        | ({"servers": dict.fromkeys(servers, "http://a:1")} if servers else {}),
         "costs": {regime + name: costs for regime in regimes},
         "skipped": [["sglang", "all", f"sglang is not installed here{name}"]],
         "rows": rows,

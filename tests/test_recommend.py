@@ -83,8 +83,19 @@ def test_what_is_not_shown_is_said_to_be_so(tmp_path: Path) -> None:
     result = reading(tmp_path, {HERE: LEVEL}, noise=0.3)
     gamma, text = choice(result, Place(*HERE))
     assert gamma == 0 and "It is not shown that speculation pays here" in text and "interval includes 1" in text
-    assert "To settle it measure more prompts (--count " in text or "More prompts than is sensible" in text
     assert "only 3, so the interval itself is uncertain" in said(reading(tmp_path, {HERE: PAYS}, prompts=3))
+
+
+@pytest.mark.parametrize(
+    ("speedup", "prompts", "advice"),
+    [
+        (1.06, 6, r"measure more prompts \(--count \d\d\);"),
+        (1.03, 12, r"measure more prompts \(--count \d\d\d --prompts FILE, with as many of your own\);"),
+    ],
+)
+def test_more_prompts_than_are_carried_are_ones_own(tmp_path: Path, speedup: float, prompts: int, advice: str) -> None:
+    result = reading(tmp_path, {HERE: LEVEL | {"speckv": speedup}}, noise=0.3, prompts=prompts)
+    assert re.search(advice, choice(result, Place(*HERE))[1])
 
 
 def test_a_lead_without_drafting_is_not_speculations(tmp_path: Path) -> None:

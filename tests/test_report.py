@@ -180,6 +180,45 @@ def test_of_several_settings_it_says_in_how_many_and_where_most(tmp_path: Path, 
     assert text.startswith("Speculation is not shown to pay in any of the 2") and found is Finding.UNCLEAR
 
 
+SERVED = ("servers", "as served", 1)
+BUSY = ("servers", "as served", 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "noise", "found", "said"),
+    [
+        (
+            {SERVED: {"plain": 1.0, "speckv": 1.5}},
+            0.03,
+            Finding.ABOVE,
+            "speckv is faster than plain with one request at a",
+        ),
+        ({SERVED: {"a": 1.0, "b": 0.8}}, 0.03, None, "b is slower than a with one request at a time: 0.8"),
+        ({SERVED: {"a": 1.0, "b": 1.01}}, 0.3, None, "b is not clearly different from a with one request at a time: "),
+        ({SERVED: {"a": 1.0}}, 0.03, None, "a was measured alone, so there is nothing to compare it with."),
+        (
+            {SERVED: {"a": 1.0, "b": 1.3, "c": 1.6}, BUSY: {"a": 1.0, "b": 1.1, "c": 0.9}},
+            0.03,
+            None,
+            "c is faster than a at 1 of 2 loads, at best with one request at a time: 1.5",
+        ),
+        (
+            {SERVED: {"plain": 1.0, "speckv": 0.8}, BUSY: {"plain": 1.0, "speckv": 0.9}},
+            0.03,
+            Finding.BELOW,
+            "speckv is slower than plain at 2 of 2 loads, at best with 8 requests at a time: 0.8",
+        ),
+    ],
+)
+def test_of_servers_it_says_which_is_faster_and_only_of_these_names_that_speculation_pays(
+    tmp_path: Path, given: Any, noise: float, found: Finding | None, said: str
+) -> None:
+    result = reading(tmp_path, given, noise=noise, servers=tuple(next(iter(given.values()))))
+    text, finding = headline(result)
+    assert text.startswith(said) and finding is found
+    assert len(result.servers) == 1 or "95 % interval" in text
+
+
 def test_siblings_are_drawn_as_a_tree_and_compared_with_none(tmp_path: Path) -> None:
     result = reading(tmp_path, {HERE: {**PAYS, "speckv-chain": 1.4}})
     here = result.at(Place(*HERE))

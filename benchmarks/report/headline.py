@@ -89,8 +89,8 @@ def _servers(result: Result) -> tuple[str, Finding | None]:
     found = finding(best, "vs_plain")
     text = f"{best.policy} is {FOUND[found]}{' from' if found is Finding.UNCLEAR else ' than'} {first}"
     if len(result.places) > 1:
-        clear = sum(row.policy == best.policy for _, row in faster)
-        text = f"{best.policy} is faster than {first} at {clear} of {len(result.places)} loads, at best"
+        alike = sum(row.policy == best.policy and finding(row, "vs_plain") is found for _, row in others)
+        text += f" at {alike} of {len(result.places)} loads, at best"
     text += f" with {where(place).split(', ')[-1]}: "
     times = f"the tokens per second of {first}"
     return f"{text}{_times(best, times)}.", found if named_as_needed(result) and first == PLAIN else None

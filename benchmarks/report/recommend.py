@@ -6,6 +6,7 @@ import shlex
 from math import ceil
 
 from speckv.benchmarks.bench.plan import CHAIN, DENSE, OURS, PLAIN, REGIMES, load_formats
+from speckv.benchmarks.prompts import load_prompts
 from speckv.benchmarks.report.economics import (
     BAD_CALIBRATION,
     BAD_COSTS,
@@ -144,7 +145,8 @@ def _more(ours: Row, prompts: int) -> str:
     if needed > MOST_PROMPTS:
         return "More prompts than is sensible would be needed to tell them apart: use plain decoding."
     count = max(needed, 2 * prompts, FEW_PROMPTS)
-    return f"To settle it measure more prompts (--count {count}); until then use plain decoding."
+    own = " --prompts FILE, with as many of your own" if count > len(load_prompts("heldout")) else ""
+    return f"To settle it measure more prompts (--count {count}{own}); until then use plain decoding."
 
 
 def _stock(ours: Row) -> str:
