@@ -166,7 +166,7 @@ def test_what_cannot_be_measured_is_refused(changed: dict[str, Any], said: str) 
 def test_tasks_take_turns() -> None:
     prompts = [Prompt(f"{task}{i}", task, "x") for task, count in (("own", 2), ("code", 3)) for i in range(count)]
     assert [prompt.id for prompt in balanced(prompts, 0)] == ["code0", "own0", "code1", "own1", "code2"]
-    with pytest.raises(SpecKVError, match="6 prompts are asked for and the file has 5"):
+    with pytest.raises(SpecKVError, match="6 prompts are asked for, and there are 5; give fewer"):
         balanced(prompts, 6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -191,6 +192,21 @@ def test_the_command_tells_and_keeps_no_key(run: Callable[..., Ended], start: St
     assert "warm-up" in ended.err and "servers: done" in ended.err
     assert not [path for path in Path.cwd().iterdir() if "secret" in path.read_text(encoding="utf-8")]
     assert "stream_options" not in fake.bodies[-1] and other.bodies[-1]["stream_options"] == {"include_usage": True}
+
+
+def test_of_a_short_file_all_prompts_are_asked(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than the usual count, where none is said."""
+    fake = start()
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(f'{{"id": "{n}", "task": "t", "prompt": "Say {n}."}}\n' for n in "abc")
+    )
+    monkeypatch.chdir(tmp_path)
+    given = ["--url", f"mine={fake.url}", "--prompts", "mine.jsonl", "--tokens", "2", "--concurrency", "1"]
+    monkeypatch.setattr(sys, "argv", ["speckv", "bench", "r.json", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert json.loads(Path("r.json").read_text(encoding="utf-8"))["settings"]["prompts"] == 3
 
 
 @pytest.mark.parametrize(

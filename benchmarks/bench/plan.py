@@ -164,7 +164,7 @@ def balanced(prompts: list[Prompt], count: int) -> tuple[Prompt, ...]:
     by_task = [[prompt for prompt in prompts if prompt.task == task] for task in tasks]
     turns = [of[number] for number in range(max(map(len, by_task))) for of in by_task if number < len(of)]
     if count > len(turns):
-        raise SpecKVError(f"{count} prompts are asked for and the file has {len(turns)}")
+        raise SpecKVError(f"{count} prompts are asked for, and there are {len(turns)}; give fewer, or a file with more")
     return tuple(turns[: count or len(turns)])
 
 

@@ -57,22 +57,21 @@ def bench(
 
     What is finished is kept in a journal beside OUT: interrupt it anywhere, and the same command goes on.
     """
-    from speckv.benchmarks.bench.plan import SERVERS, Plan, balanced
+    from speckv.benchmarks.bench.plan import SERVERS, Plan
     from speckv.controller.errors import SpecKVError
 
     settings: dict[str, Any] = {"concurrencies": (1, 4), **(QUICK if quick else {})}
     settings |= {"tokens": tokens} if tokens else {}
     settings |= {"concurrencies": tuple(concurrency)} if concurrency else {}
     settings |= {"temperature": temperature, "repeats": repeats}
-    default_count = QUICK_PROMPTS if quick else 12
+    usual = QUICK_PROMPTS if quick else 12
     if url:
         ours: dict[str, Any] = {"--pair": pair != "default", "--framework": framework, "--compression": compression}
         ours |= {"--policy": policy, "--batch": batch, "--controller": controller != "default"}
         ours |= {"--sglang-python": sglang_python, "--threads": threads}
         if given := [name for name, value in ours.items() if value]:
             raise SpecKVError(f"{given[0]}: the servers at --url are measured as they run; leave it out")
-        chosen = balanced(load_prompts(prompts), default_count if count is None else count)
-        _at_url(out, url, chosen, settings, model, api_key)
+        _at_url(out, url, _chosen(prompts, count, usual), settings, model, api_key)
         return
     if model:
         raise SpecKVError("--model: is of servers at --url; models that are started here are named with --pair")
@@ -86,7 +85,7 @@ def bench(
     settings |= {name: tuple(values) for name, values in lists.items() if values}
     settings |= {"pair": pair, "threads": threads}
     settings |= {"controller": controller, "sglang_python": sglang_python}
-    plan = Plan(balanced(load_prompts(prompts), default_count if count is None else count), **settings)
+    plan = Plan(_chosen(prompts, count, usual), **settings)
     plan.check(FRAMEWORKS)  # before anything is imported or loaded, which takes its time
     from speckv.benchmarks.bench.bound import bounds, trace_prompts
     from speckv.benchmarks.bench.in_sglang import own_python
@@ -119,6 +118,14 @@ def bench(
     for name, of, reason in result["skipped"]:
         say(f"left out: {name}, {of}: {reason}")
     say(f"{out}: next: speckv report {out} -o report; speckv recommend {out}")
+
+
+def _chosen(name: str, count: int | None, usual: int) -> tuple[Prompt, ...]:
+    """``count`` prompts of the set or file ``name``; the ``usual`` count, or all, where none is said."""
+    from speckv.benchmarks.bench.plan import balanced
+
+    prompts = load_prompts(name)
+    return balanced(prompts, min(usual, len(prompts)) if count is None else count)
 
 
 def _at_url(
