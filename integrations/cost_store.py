@@ -10,7 +10,7 @@ from typing import Any
 from speckv.controller.calibration import read_costs, write_costs
 from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models.carried import cache_dir
+from speckv.integrations.models.mirrored import cache_dir
 
 
 def costs_path(about: dict[str, Any]) -> Path:

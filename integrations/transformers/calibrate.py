@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from speckv.controller.curve import LEAST_MS, Costs
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import processor, version
-from speckv.integrations.models.carried import Progress
+from speckv.integrations.models.mirrored import Progress
 from speckv.integrations.transformers.cache import new_cache
 from speckv.integrations.transformers.reach import positions
 

