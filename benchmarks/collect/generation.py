@@ -81,8 +81,8 @@ class Modes:
             if listener is not None:
                 listener(outcome)
 
-        generate: Any = self.target.generate
         with self._ready(mode, told):
+            generate: Any = self.target.generate  # as it is once the draft is attached
             assistant = {} if mode == PLAIN else {"assistant_model": self.draft}
             started = perf_counter()
             output = generate(**inputs, **assistant, **arguments)
