@@ -132,7 +132,7 @@ class Running:
 def context(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Processes that begin with all imported."""
     one_rank(monkeypatch.setattr)
-    # Where the server of forks looks for this file; it does not take over our sys.path, and ignores what it cannot import.
+    # Where the server of forks finds this file: it takes no sys.path over, and goes on where it cannot import.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload([__name__])
