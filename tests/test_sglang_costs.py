@@ -166,10 +166,12 @@ def test_servers_that_are_killed_at_any_moment_lose_nothing(
         starts.append(time.monotonic() - begins)
         one.end()
         shared |= one.shared
-    longest_s = LONGEST * min(starts)
+    longest_s = LONGEST * max(starts[1:])
     running = [Running(context, name, tmp_path, None, longest_s) for name in ("first", "second")]
     try:
-        while counts["killed"] < 2 * KILLS:
+        # On a busy machine more of them end before they have written.
+        enough, at_last = {"killed": 2 * KILLS, "began with": KILLS + 1, "wrote": 4 * KILLS + 1}, time.monotonic() + 240
+        while any(counts[what] < least for what, least in enough.items()) and time.monotonic() < at_last:
             for place, one in enumerate(running):
                 read(one.name)
                 found = read(BOTH)
@@ -189,7 +191,7 @@ def test_servers_that_are_killed_at_any_moment_lose_nothing(
         for one in running:
             one.end()
     assert set(paths.values()) == set((tmp_path / "costs").glob("*.json"))
-    assert counts["began with"] > KILLS and counts["wrote"] > 4 * KILLS, counts
+    assert all(counts[what] >= least for what, least in enough.items()), counts
 
 
 ROUNDS = 50
