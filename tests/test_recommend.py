@@ -83,6 +83,7 @@ def test_what_is_not_shown_is_said_to_be_so(tmp_path: Path) -> None:
     result = reading(tmp_path, {HERE: LEVEL}, noise=0.3)
     gamma, text = choice(result, Place(*HERE))
     assert gamma == 0 and "It is not shown that speculation pays here" in text and "interval includes 1" in text
+    assert "To settle it measure more prompts (--count " in text or "More prompts than is sensible" in text
     assert "only 3, so the interval itself is uncertain" in said(reading(tmp_path, {HERE: PAYS}, prompts=3))
 
 

@@ -33,7 +33,7 @@ def emulate(model: PreTrainedModel) -> PreTrainedModel:
     """Have every bfloat16 linear layer of ``model`` on a CPU, dense or of bitsandbytes, compute as told above."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear) and layer.weight.device.type == "cpu" and (forward := _forward(layer)):
-            layer.forward = forward  # type: ignore
+            layer.forward = forward  # type: ignore[assignment, method-assign]
     return model
 
 
