@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 from transformers_helpers import RandomPolicy, greedy, prompt, tiny, tiny_pair
 
 from speckv.controller.curve import Costs
@@ -22,6 +22,7 @@ from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policy import Round
 from speckv.integrations.transformers import attach, attach_policy, compatibility, detach, loop, stats
 from speckv.integrations.transformers.hook import HOOK, OVERRIDE, attachment
+from speckv.integrations.transformers.target import TargetModel
 
 INPUTS = prompt()
 
@@ -116,6 +117,39 @@ def test_streamer_gets_every_token_once(pair: tuple[Any, Any]) -> None:
 
     output = greedy(target, INPUTS, assistant_model=draft, streamer=Streamer())
     assert received == [*output[0].tolist(), -1]
+
+
+def test_what_a_caller_gets_is_not_of_inference_mode(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds run in that mode, whose tensors can be neither trained on nor written to, where nobody sees any."""
+    target, draft = pair
+    attach_policy(target, draft, RandomPolicy(0))
+    modes: list[bool] = []
+    stock = TargetModel.verify
+
+    def verify(self: TargetModel, *args: Any) -> torch.Tensor:
+        modes.append(torch.is_inference_mode_enabled())
+        return stock(self, *args)
+
+    monkeypatch.setattr(TargetModel, "verify", verify)
+    seen: list[torch.Tensor] = []
+    own, told = DynamicCache(), {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+
+    plain = greedy(target, INPUTS, assistant_model=draft)
+    assert all(modes) and not plain.is_inference()
+
+    modes.clear()
+    told_of = greedy(target, INPUTS, assistant_model=draft, **told)
+    greedy(target, INPUTS, assistant_model=draft, past_key_values=own)
+    with target.model.norm.register_forward_hook(lambda _module, _inputs, states: seen.append(states)):
+        greedy(target, INPUTS, assistant_model=draft)
+    assert modes and not any(modes)
+    kept = [layer.keys for cache in (own, told_of.past_key_values) for layer in cache.layers]
+    assert not any(one.is_inference() for one in (*seen, *kept, *told_of.scores, *told_of.logits))
+
+    modes.clear()
+    with torch.inference_mode():
+        assert torch.equal(greedy(target, INPUTS, assistant_model=draft, past_key_values=DynamicCache()), plain)
+    assert all(modes)
 
 
 def test_a_slow_reader_is_not_taken_for_a_slow_target(pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ class TargetBatch(TargetModel):
 
     branches = True
 
-    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any]) -> None:
-        super().__init__(model, keywords)
+    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any], private: bool) -> None:
+        super().__init__(model, keywords, private)
         if not (self.text_only and kinds_of_attention(model)) or "token_type_ids" in self.keywords:
             raise DecodePlainly(f"{type(model).__name__} cannot verify several prompts at once")
         self.keywords |= _own_cache(model)

@@ -48,7 +48,7 @@ def whole_forward(model: PreTrainedModel) -> Forward:
 
 def forward_of(model: PreTrainedModel) -> Forward:
     """The fastest forward of ``model`` that gives the very same logits."""
-    if _wrapped(model) or not _is_direct(model):
+    if is_wrapped(model) or not _is_direct(model):
         return whole_forward(model)
     decoder, head = _bare(model.get_decoder()), _bare(model.get_output_embeddings())
 
@@ -59,13 +59,13 @@ def forward_of(model: PreTrainedModel) -> Forward:
     return forward
 
 
-def _wrapped(module: torch.nn.Module) -> bool:
+def is_wrapped(module: torch.nn.Module) -> bool:
     """Whether hooks hang on ``module``, or its forward was replaced: by offloading or torch.compile, say."""
     return "forward" in vars(module) or any((module._forward_hooks, module._forward_pre_hooks))
 
 
 def _bare(module: torch.nn.Module) -> Callable[..., Any]:
-    return module if _wrapped(module) else partial(inspect.unwrap(type(module).forward), module)
+    return module if is_wrapped(module) else partial(inspect.unwrap(type(module).forward), module)
 
 
 def _is_direct(model: PreTrainedModel) -> bool:

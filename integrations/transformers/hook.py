@@ -179,13 +179,14 @@ def _loop(found: Attachment, call: Call) -> Callable[..., Any]:
         check_prepared(generation_config, input_ids, keywords)
         vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
         several, mask = len(input_ids) > 1, keywords.get("attention_mask")
+        private = not generation_config.return_dict_in_generate and call.cache is None
         if several:
             call.check_several(generation_config, logits_processor, stopping_criteria)
-            ours: TargetModel = TargetBatch(model, keywords)
+            ours: TargetModel = TargetBatch(model, keywords, private)
             mask = torch.ones_like(input_ids) if mask is None else mask
             draft: DraftModel = DraftBatch(found.draft, mask, vocabulary)
         else:
-            ours, draft = TargetModel(model, keywords), DraftModel(found.draft, mask, vocabulary)
+            ours, draft = TargetModel(model, keywords, private), DraftModel(found.draft, mask, vocabulary)
         texts = [Text(ids, stopping_criteria, generation_config, call.streamer) for ids in input_ids.split(1)]
         sample = bool(generation_config.do_sample)
         with found.free_policy() as policy:

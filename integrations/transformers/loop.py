@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
+from speckv.controller.policy import SIBLINGS, Policy, Request, Round
 from speckv.integrations.device import draw
 from speckv.integrations.signals import CANDIDATES, LEVEL, pack
 from speckv.integrations.transformers.accept import Acceptance, hear, of_text, processed
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
 from speckv.integrations.transformers.target import TargetModel
 from speckv.integrations.transformers.text import Text
-from speckv.integrations.transformers.tree import Tree
+from speckv.integrations.transformers.tree import Drafted, Tree
 
 RoundListener = Callable[[Round], None]
 
@@ -69,7 +69,8 @@ def speculate(
             for number, drafted in enumerate(drafts)
         ]
         callers, kept = 0.0, []
-        logits = target.verify(going_on, trees).to(texts[0].device)
+        with torch.inference_mode(target.inference):
+            logits = target.verify(going_on, trees).to(texts[0].device)
         heard = hear([one.accept for one in live], trees, [drafted.drawn_from for drafted in drafts], logits)
         for one, tree, drafted, its, said in zip(live, trees, drafts, logits, heard, strict=True):
             rows, accepted, rank, waited = one.take(tree, drafted, its, said)
@@ -78,7 +79,8 @@ def speculate(
             this.emitted += len(rows)
             callers += waited
             kept.append(rows)
-        target.keep(trees, kept)
+        with torch.inference_mode(target.inference):
+            target.keep(trees, kept)
         draft.keep([length + accepted for length, accepted in zip(lengths, this.accepted, strict=True)])
         this.verify_ms = (perf_counter() - started - callers) * 1e3
 
@@ -93,7 +95,8 @@ def speculate(
                     policy.ended(one.text.length - prompt)
             live = [live[number] for number in going]
             if live:
-                target.select(going)
+                with torch.inference_mode(target.inference):
+                    target.select(going)
                 draft.select(going)
 
 
@@ -129,28 +132,6 @@ class _Live:
             if ended:
                 break
         return rows, accepted, rank, callers
-
-
-@dataclass
-class Drafted:
-    """A round's spine, ``tokens``, and beside each the SIBLINGS best other tokens, −1 where the target has fewer.
-
-    ``drawn_from`` has the probabilities (1, V) that each was drawn with, when sampling.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    others: list[list[int]] = field(default_factory=list)
-    drawn_from: list[Tensor] = field(default_factory=list)
-    ended: bool = False
-
-    def cut(self, gamma: int) -> None:
-        """Leave out all but the first ``gamma`` tokens."""
-        del self.tokens[gamma:], self.others[gamma:], self.drawn_from[gamma:]
-
-    def rank(self, level: int, token: int) -> int:
-        """Of the target's ``token`` where the spine's was rejected, as a ``Round`` has it."""
-        others = self.others[level]
-        return others.index(token) + 1 if token in others else BEST
 
 
 class Drafter:
@@ -235,15 +216,16 @@ class Drafter:
 
         What is drafted after that (only when reads are deferred) is left out: no output can contain it.
         """
-        fetched = torch.stack(unread).cpu().numpy()
+        fetched = (torch.stack(unread) if len(unread) > 1 else unread[0][None]).cpu().numpy()
         unread.clear()
+        known = self.model.vocabulary
         this.levels += [level[:, LEVEL] for level in fetched]
         for level in fetched.tolist():
             for drafted, row in zip(drafts, level, strict=True):
                 token = int(row[0])
                 drafted.tokens.append(token)
                 drafted.ended |= token in self.eos
-                others = [int(other) for other in row[CANDIDATES] if other != token and other < self.model.vocabulary]
+                others = [int(other) for other in row[CANDIDATES] if other != token and other < known]
                 drafted.others.append([*others, *[-1] * SIBLINGS][:SIBLINGS])
             if all(drafted.ended for drafted in drafts):
                 return True

@@ -13,7 +13,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.integrations.device import sent
 from speckv.integrations.transformers.branches import can_branch, gather, tree_inputs
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
-from speckv.integrations.transformers.direct import forward_of, whole_forward
+from speckv.integrations.transformers.direct import forward_of, is_wrapped, whole_forward
 from speckv.integrations.transformers.reach import Reach
 from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree
@@ -33,10 +33,11 @@ class DecodePlainly(Exception):  # noqa: N818 - not an error: the call is decode
 class TargetModel:
     """A target with the keyword arguments that ``generate`` prepared for it (``attention_mask``, the cache and others).
 
-    Raises :class:`DecodePlainly` where the model or its cache cannot be rolled back.
+    ``private``: whether the caller is given nothing of what its forwards make. Raises :class:`DecodePlainly` where the
+    model or its cache cannot be rolled back.
     """
 
-    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any]) -> None:
+    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any], private: bool) -> None:
         kind, name = type(model), cache_name(keywords)
         if not keywords.get("use_cache", True):
             raise DecodePlainly("without a key/value cache there is nothing to roll back")
@@ -58,6 +59,10 @@ class TargetModel:
         self.rolls_back = self._record()
         self.fed_as_text = False
         self.forward = whole_forward(model)
+        # Spares an eighth of a small forward. What is made so can be neither trained on nor written to elsewhere, and
+        # must not reach the caller or hooks.
+        private = private and not any(is_wrapped(module) for module in model.modules())
+        self.inference = private or torch.is_inference_mode_enabled()
 
     @property
     def cache(self) -> Cache:

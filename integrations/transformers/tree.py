@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from speckv.controller.policy import Siblings
+from speckv.controller.policy import BEST, Siblings
+
+
+@dataclass
+class Drafted:
+    """A round's spine, ``tokens``, and beside each the SIBLINGS best other tokens, −1 where the target has fewer.
+
+    ``drawn_from`` has the probabilities (1, V) that each was drawn with, when sampling.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    others: list[list[int]] = field(default_factory=list)
+    drawn_from: list[Tensor] = field(default_factory=list)
+    ended: bool = False
+
+    def cut(self, gamma: int) -> None:
+        """Leave out all but the first ``gamma`` tokens."""
+        del self.tokens[gamma:], self.others[gamma:], self.drawn_from[gamma:]
+
+    def rank(self, level: int, token: int) -> int:
+        """Of the target's ``token`` where the spine's was rejected, as a ``Round`` has it."""
+        others = self.others[level]
+        return others.index(token) + 1 if token in others else BEST
 
 
 class Tree:
