@@ -42,7 +42,7 @@ LARGE: Plan = {
     "tokens": (1, 2, 4, 8, 16, 32, 64),
     "contexts": (128, 1000, 4000),
     "sequences": SEQUENCES,
-    "pair": ("8b", (0.05, 0.15), (1, 8), 2, 32),
+    "pair": ("8b", (0.05, 0.15), (1, 8), 4, 48),
     "texts": None,
 }
 SMALL: Plan = {
