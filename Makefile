@@ -28,7 +28,7 @@ TESTS := -m pytest -n 2 --dist worksteal
 test-main: .venv/.ready
 	$(VENV)/python $(TESTS) -m "not long"
 
-# The inner loop, without a model: tests/quick.py says what is left out.
+# The inner loop, without a model: tests/helpers/quick.py says what is left out.
 test-quick: .venv/.ready
 	$(VENV)/python $(TESTS) --quick -m "not long" tests
 
@@ -38,22 +38,21 @@ test-install: .venv/.ready
 
 # What depends on the version: where the hook hangs, and what it hands over. The rest of the loop's tests, and attention
 # other than sdpa, in test-long.
-HOOK_TESTS := tests/test_transformers_hook.py tests/test_transformers_exact.py tests/test_transformers_faults.py \
-	tests/test_transformers_tree.py tests/test_transformers_batch.py tests/test_transformers_direct.py
+HOOK_TESTS := $(patsubst %,tests/integrations/transformers/test_%.py,hook exact faults tree batch direct)
 $(OTHERS:%=test-transformers-%): test-transformers-%: .venv-transformers-%/.ready
 	.venv-transformers-$*/bin/python $(TESTS) -m "not long and not smollm2" -k "not eager" $(HOOK_TESTS)
 
 $(OTHERS:%=test-long-transformers-%): test-long-transformers-%: .venv-transformers-%/.ready
-	.venv-transformers-$*/bin/python -m pytest -m "not smollm2" $(wildcard tests/test_transformers_*.py)
+	.venv-transformers-$*/bin/python -m pytest -m "not smollm2" tests/integrations/transformers
 
 # SGLang's tests alone. Elsewhere those that need it are skipped.
-SGLANG_TESTS := $(wildcard tests/test_sglang_*.py)
+SGLANG_TESTS := tests/integrations/sglang
 test-sglang: .venv-sglang/.ready
 	$(SGLANG)/python -m pytest -n 2 --dist loadfile -m "not long" $(SGLANG_TESTS)
 
 # A quarter of an hour of mixed load with aborts on real servers; stores benchmarks/results/soak-sglang.json.
 soak: .venv-sglang/.ready
-	$(SGLANG)/python tests/soak_sglang.py --json benchmarks/results/soak-sglang.json
+	PYTHONPATH=tests/helpers $(SGLANG)/python tests/integrations/sglang/soak.py --json benchmarks/results/soak-sglang.json
 
 # Minutes of model time, results stored in benchmarks/results/.
 test-long: .venv/.ready .venv-sglang/.ready $(OTHERS:%=test-long-transformers-%)

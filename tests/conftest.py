@@ -23,7 +23,7 @@ settings.load_profile("speckv")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="without models: see tests/quick.py")
+    parser.addoption("--quick", action="store_true", help="without models: see tests/helpers/quick.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -21,21 +21,21 @@ from speckv.benchmarks.publish import reference
 from speckv.integrations.models.loading import load_model, load_tokenizer
 
 ELSEWHERE = {
-    "make demo": "tests/test_cli.py has the command; the project runs it from a clean clone before it is released",
+    "make demo": "test_cli.py has the command; the project runs it from a clean clone before it is released",
     "make bench": "speckv bench, below",
     "make test": "is what runs this",
     "make check": "is part of make test",
-    "make readme": "tests/test_readme.py and below: what it writes is what is there",
+    "make readme": "tests/benchmarks/publish/test_readme.py and below: what it writes is what is there",
     "pip install": "tests/test_install.py",
     "pip wheel": "tests/test_install.py",
     "python examples": "tests/test_examples.py",
-    "python -m sglang.launch_server": "tests/test_sglang_server.py starts it with these options",
-    "python -m sglang_router.launch_router": "tests/test_sglang_router.py",
+    "python -m sglang.launch_server": "tests/integrations/sglang/test_server.py starts it with these options",
+    "python -m sglang_router.launch_router": "tests/integrations/sglang/test_router.py",
     "python -m speckv.benchmarks": "their own tests; results are stored in benchmarks/results",
-    "speckv demo": "a pair by name, which is minutes of download; tests/test_cli.py has its options",
-    "speckv import": "tests/test_cli.py",
-    "speckv export": "tests/test_cli.py",
-    "speckv train benchmarks/data": "tests/test_default_controller.py",
+    "speckv demo": "a pair by name, which is minutes of download; tests/benchmarks/cli/test_cli.py has its options",
+    "speckv import": "tests/benchmarks/cli/test_cli.py",
+    "speckv export": "tests/benchmarks/cli/test_cli.py",
+    "speckv train benchmarks/data": "tests/export/test_default_controller.py",
     "speckv profile benchmarks/data": "as below, with the real pair",
     "speckv trace benchmarks/data": "as below, with the real pair",
 }
@@ -96,7 +96,7 @@ def test_python(page: Path, folder: Path) -> None:
     inputs = load_tokenizer("./target")("to be or", return_tensors="pt")
     for text in blocks(page, "python"):
         if "push_to_hub" in text:
-            continue  # tests/test_exchange.py does it, with a stand-in for the hub
+            continue  # tests/export/test_exchange.py does it, with a stand-in for the hub
         given: dict[str, Any] = {"target": target, "draft": draft, "inputs": inputs}
         if "mine.onnx" in text and not Path("mine.onnx").exists():
             text = text.replace("mine.onnx", "default")

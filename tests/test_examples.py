@@ -77,7 +77,7 @@ def test_own_controller(example: Example, pair: list[str]) -> None:
 
 
 def test_sglang_client(example: Example) -> None:
-    """Against a stand-in; tests/test_sglang_server.py has it with the real server."""
+    """Against a stand-in; tests/integrations/sglang/test_server.py has it with the real server."""
     with starting() as start:
         facts = {"speckv_gamma": [3, None, 0, None], "speckv_siblings": [[1, 0, 0], None, [], None]}
         fake = start(meta_info=facts, totals={"spec_verify_ct": 2, "spec_accept_length": 1.5}, key="secret")

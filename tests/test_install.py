@@ -15,10 +15,9 @@ from pathlib import Path
 import controllers
 import pytest
 from bench_results import both_frameworks, save
-from pages import README, ROOT, blocks, commands
+from controllers import save_weights
+from pages import README, ROOT, blocks, commands, sources
 from sglang_models import save_pair
-from test_exchange import save_weights
-from test_packaging import sources
 
 from speckv.benchmarks.cli import main as cli
 from speckv.controller.records import Row, write_records

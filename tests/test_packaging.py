@@ -12,10 +12,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-LAYERS = ("controller", "export", "integrations", "benchmarks")
-"""From the one that everything may import to the one that may import everything."""
+from pages import LAYERS, ROOT, sources
 
 MODULES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "skl2onnx", "sklearn", "pyarrow"}
@@ -87,16 +84,6 @@ def test_every_module_says_what_it_is_for_and_can_be_held_in_mind(path: Path) ->
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), "no docstring"
     assert len(text.splitlines()) <= 300
-
-
-def sources() -> list[Path]:
-    """The files that are, or would be, in the repository."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    try:
-        run = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not a git clone")
-    return [ROOT / name for name in run.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
 PRIVATE = {

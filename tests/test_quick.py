@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import quick
 
-FILES = {path.name: path for path in quick.TESTS.glob("test_*.py")}
+FILES = {path.relative_to(quick.TESTS).as_posix(): path for path in quick.TESTS.rglob("test_*.py")}
 
 
 def test_files_that_are_named_are_there_and_would_be_in_it() -> None:
@@ -18,10 +18,13 @@ def test_files_that_are_named_are_there_and_would_be_in_it() -> None:
 
 def test_the_core_is_in_it_and_what_runs_models_is_not() -> None:
     left = {name for name, path in FILES.items() if quick.left_out(path)}
-    core = ("artefact", "cli", "cost", "exchange", "features", "policies", "readme", "records", "replay", "report")
-    assert not left & {f"test_{name}.py" for name in (*core, "training", "throughput_policy")}
-    assert all(name in left for name in FILES if name.startswith(("test_transformers_", "test_sglang_")))
-    assert {"test_docs.py", "test_examples.py", "test_install.py", "test_smollm2.py"} <= left
+    core = {"controller": ("cost", "features", "policies", "records", "throughput_policy", "training")}
+    core |= {"export": ("artefact", "exchange"), "benchmarks/cli": ("cli",), "benchmarks/publish": ("readme",)}
+    core |= {"benchmarks/replay": ("replay",), "benchmarks/report": ("report",)}
+    kept = {f"{folder}/test_{name}.py" for folder, names in core.items() for name in names}
+    assert kept <= FILES.keys() - left
+    assert {name for name in FILES if name.startswith(("integrations/transformers/", "integrations/sglang/"))} <= left
+    assert {"test_docs.py", "test_examples.py", "test_install.py"} <= left
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -30,11 +32,14 @@ def make_app() -> typer.Typer:
 def run(app: typer.Typer, name: str = "", arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``app``: a user's mistake is one line on stderr and exit code 2, an interruption exit code 130.
 
+    Terminated it ends as interrupted, with 143: what it has started, a server say, does not stay behind.
     ``name`` is what the user calls it, by default `python -m` and the module; ``arguments`` are the process's.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = name or (f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name)
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
     try:
         code = app(args=given, prog_name=name, standalone_mode=False)
     except (SpecKVError, OSError) as error:
@@ -47,6 +52,10 @@ def run(app: typer.Typer, name: str = "", arguments: Sequence[str] | None = None
         raise SystemExit(code)
     print(f"speckv: {plain(' '.join(text.split()))}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _usage(error: Any, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,3 +38,9 @@ def published_arrays(dtype: Any = np.float64, seed: int = 0) -> dict[str, np.nda
     """Weights as the paper publishes them."""
     generator = np.random.default_rng(seed)
     return {name: (generator.normal(size=shape) / 4).astype(dtype) for name, shape in SHAPES.items()}
+
+
+def save_weights(path: Path, arrays: dict[str, np.ndarray], compressed: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    return path

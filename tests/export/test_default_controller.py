@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import ROOT
 
 from speckv.benchmarks.collect.traces import read_texts
 from speckv.benchmarks.prompts import load_prompts
@@ -13,7 +14,7 @@ from speckv.controller.records import read_records
 from speckv.export.build import build
 from speckv.integrations.runtime import DEFAULT_ARTEFACT, Controller
 
-DATA = Path(__file__).parent.parent / "benchmarks" / "data"
+DATA = ROOT / "benchmarks" / "data"
 RECORDS, TRACES = DATA / "qwen2.5-coder.parquet", sorted(DATA.glob("train-*.parquet"))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pages import ROOT
 
 pytest.importorskip("sglang")
 
@@ -382,7 +383,7 @@ def test_the_dashboard_shows_every_series_and_no_other() -> None:
 
     Metrics(True, {"model_name": "a"}, 1000)
     made = {series.name + "_total" * (series.type == "counter") for series in REGISTRY.collect()}
-    text = (Path(__file__).parent.parent / "examples" / "grafana-speckv.json").read_text()
+    text = (ROOT / "examples" / "grafana-speckv.json").read_text()
     shown = {name for panel in json.loads(text)["panels"] for name in re.findall(r"speckv:\w+", json.dumps(panel))}
     assert shown == {name for name in made if name.startswith("speckv:")}
 

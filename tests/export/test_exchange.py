@@ -25,12 +25,6 @@ from speckv.export.weights import SHAPES, read_weights, write_weights
 from speckv.integrations.runtime import Controller
 
 
-def save_weights(path: Path, arrays: dict[str, np.ndarray], compressed: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (np.savez_compressed if compressed else np.savez)(path, **arrays)
-    return path
-
-
 def in_bits(rows: Any) -> np.ndarray:
     """Feature rows with entropies in nats, as the published weights take them."""
     return np.asarray(rows, dtype=np.float64) / [np.log(2), 1, np.log(2), 1, 1, 1]
@@ -46,7 +40,7 @@ def predict(arrays: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
 def published(tmp_path: Path) -> Path:
     """A folder as the paper's hub repository has it."""
     folder = tmp_path / "published"
-    save_weights(folder / WEIGHTS, controllers.published_arrays())
+    controllers.save_weights(folder / WEIGHTS, controllers.published_arrays())
     features = [
         "mean_draft_entropy",
         "mean_draft_confidence",
@@ -71,7 +65,7 @@ def published(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_weights_to_onnx_and_back_are_exact_in_float32(tmp_path: Path, dtype: Any, compressed: bool) -> None:
     arrays = controllers.published_arrays(dtype)
-    artefact = import_weights(save_weights(tmp_path / WEIGHTS, arrays, compressed))
+    artefact = import_weights(controllers.save_weights(tmp_path / WEIGHTS, arrays, compressed))
     (tmp_path / "c.onnx").write_bytes(artefact.content)
     back = np.load(io.BytesIO(write_weights(open_controller(tmp_path / "c.onnx").heads["acceptance_rate"])))
     assert set(back) == set(SHAPES)
@@ -260,7 +254,7 @@ def test_a_config_that_does_not_contradict_is_accepted(published: Path, config: 
 
 
 def test_weights_of_a_wrong_shape_name_the_array_and_what_is_expected(tmp_path: Path) -> None:
-    path = save_weights(tmp_path / "w.npz", controllers.published_arrays() | {"W1": np.zeros((5, 16))})
+    path = controllers.save_weights(tmp_path / "w.npz", controllers.published_arrays() | {"W1": np.zeros((5, 16))})
     with pytest.raises(SpecKVError, match=r"w.npz: refused, since W1.npy is float64 \(5, 16\); .* W1 \(6, 16\), b1"):
         import_weights(path)
 

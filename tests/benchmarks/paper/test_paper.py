@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import ROOT
 
 pytest.importorskip("sklearn")
 from speckv.benchmarks.common.tables import Table, fill_page
@@ -21,7 +22,6 @@ from speckv.benchmarks.paper.published import COMPRESSIONS
 from speckv.benchmarks.paper.report import tables
 from speckv.controller.errors import SpecKVError
 
-ROOT = Path(__file__).parents[1]
 FOLDER = os.environ.get("SPECKV_PAPER_DATA", "")
 needs_data = pytest.mark.skipif(not FOLDER, reason="SPECKV_PAPER_DATA does not name the paper's released data")
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import build
-from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
-from transformers_helpers import TINY, RandomPolicy, greedy, prompt, tiny_pair
+from transformers_helpers import KINDS, RandomPolicy, greedy, pair, prompt
 
 from speckv.controller.policy import Round
 from speckv.integrations.models.loading import perturbed
@@ -22,27 +21,6 @@ from speckv.integrations.transformers.draft import DraftModel
 from speckv.integrations.transformers.tree import Tree
 
 PROMPTS = [prompt(5, 1), prompt(12, 2), prompt(40, 3)]
-MIXED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1, "num_hidden_layers": 2}
-
-
-def gpt2(**config: Any) -> Any:
-    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=256, n_positions=256, **config))
-
-
-KINDS = {
-    "full": lambda **k: tiny_pair("llama", 0.1, **k)[0],
-    "sliding": lambda **k: MistralForCausalLM(MistralConfig(**{**TINY, "sliding_window": 16, **k})),
-    "mixed": lambda **k: Qwen2ForCausalLM(Qwen2Config(**{**TINY, **MIXED, **k})),
-    "learned positions": gpt2,
-}
-
-
-def pair(kind: str, attention: str, noise: float) -> tuple[Any, Any]:
-    torch.manual_seed(0)
-    # Large enough weights that what a row sees decides what it says.
-    target = KINDS[kind](attn_implementation=attention, initializer_range=0.15).eval()
-    target.generation_config.eos_token_id = None
-    return target, perturbed(target, noise)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_transformers_tree import KINDS, pair
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
-from transformers_helpers import RandomPolicy, greedy, tiny_pair
+from transformers_helpers import KINDS, RandomPolicy, greedy, pair, tiny_pair
 
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.integrations.transformers import attach, attach_policy, stats

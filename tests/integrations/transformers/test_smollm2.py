@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pages import ROOT
 from transformers_helpers import RandomPolicy
 
 from speckv.benchmarks.collect.generation import end_tokens, until
@@ -99,6 +99,6 @@ def test_long_identity(pair_name: str) -> None:
         "machine": machine(),
         "threads": torch.get_num_threads(),
     }
-    folder = Path(__file__).parent.parent / "benchmarks" / "results"
+    folder = ROOT / "benchmarks" / "results"
     (folder / f"identity-{pair_name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     assert not any(different.values())

@@ -14,7 +14,7 @@ from pathlib import Path
 import controllers
 import numpy as np
 import pytest
-from test_exchange import save_weights
+from controllers import save_weights
 
 from speckv.benchmarks.cli import app, inspect
 from speckv.benchmarks.cli import main as cli

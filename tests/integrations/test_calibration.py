@@ -51,13 +51,13 @@ def test_no_costs_file(tmp_path: Path, text: str | None) -> None:
 
 
 def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_traces import model
+    from transformers_helpers import tiny
 
     from speckv.integrations.cost_store import costs_path, remember, remembered
     from speckv.integrations.transformers.calibrate import about, calibrate
 
     monkeypatch.setenv("SPECKV_CACHE", str(tmp_path))
-    target, draft = model(0, 0.1), model(1, 0.1)
+    target, draft = tiny(seed=0), tiny(seed=1)
     this = about(target, draft)
     assert remembered(this) is None
     costs = calibrate(target, draft, repeats=1)
@@ -74,11 +74,11 @@ def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(("positions", "rows"), [(70, 21), (40, 13), (8, 4), (2, 1)])
 def test_models_with_few_positions_are_timed_as_far_as_they_go(positions: int, rows: int) -> None:
-    from test_traces import model
+    from transformers_helpers import tiny
 
     from speckv.integrations.transformers.calibrate import calibrate
 
-    short, enough = (model(seed, 0.1) for seed in (0, 1))
+    short, enough = (tiny(seed=seed) for seed in (0, 1))
     short.config.max_position_embeddings = positions
     assert max(calibrate(short, enough, repeats=1).verify) == rows
     if positions == 2:

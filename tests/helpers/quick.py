@@ -8,18 +8,18 @@ from functools import cache
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 MODELS = {"torch", "transformers", "tokenizers", "sglang"}
 SLOW = {
-    "test_bench_url.py": "servers",
-    "test_default_controller.py": "trains the shipped controller anew",
-    "test_doctor.py": "imports torch, which the doctor looks at",
-    "test_report_browser.py": "a browser",
+    "benchmarks/bench/test_bench_url.py": "servers",
+    "export/test_default_controller.py": "trains the shipped controller anew",
+    "benchmarks/cli/test_doctor.py": "imports torch, which the doctor looks at",
+    "benchmarks/report/test_report_browser.py": "a browser",
 }
 
 
 def left_out(path: Path) -> bool:
-    return path.name in SLOW or runs_models(path)
+    return any(map(path.match, SLOW)) or runs_models(path)
 
 
 def runs_models(path: Path) -> bool:
@@ -51,7 +51,7 @@ def files(name: str) -> Iterator[Path]:
     """Those of ours that importing ``name`` runs, the packages around it too."""
     first, *rest = name.split(".")
     if first != "speckv":
-        rest = ["tests", first]
+        rest = ["tests", "helpers", first]
     for depth in range(1, len(rest) + 1):
         module = TESTS.parent.joinpath(*rest[:depth])
         yield from (path for path in (module.with_suffix(".py"), module / "__init__.py") if path.exists())
@@ -62,4 +62,4 @@ class NoModels(MetaPathFinder):
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> None:
         if name == "torch":
-            raise ModuleNotFoundError("torch: `make test-quick` has no models; see tests/quick.py", name=name)
+            raise ModuleNotFoundError("torch: `make test-quick` has no models; see tests/helpers/quick.py", name=name)

@@ -25,7 +25,6 @@ from speckv.benchmarks.report.style import Absent, Plot, drawable
 from speckv.benchmarks.report.verdict import Finding, paragraph, verdicts
 from speckv.controller.errors import SpecKVError
 
-ROOT = Path(__file__).parent.parent
 HERE = ("transformers", "bf16", 1)
 HOSTILE = "<script>alert(1)</script>&\"'$x^$漢\x07"
 VOID = {"meta", "br", "hr", "img", "link", "input"}

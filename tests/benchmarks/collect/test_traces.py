@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from pages import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from speckv.benchmarks.collect.trace_making import greedy, ranks_of, run_ahead
@@ -146,7 +147,7 @@ def test_what_is_no_trace_file_is_named(tmp_path: Path, what: str) -> None:
     if what == "text":
         path.write_text("hello")
     elif what == "records":
-        path = Path(__file__).parent.parent / "benchmarks" / "data" / "qwen2.5-coder.parquet"
+        path = ROOT / "benchmarks" / "data" / "qwen2.5-coder.parquet"
     elif what != "missing":
         broken = entries()
         if what in BROKEN:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pages import ROOT
 
 pytest.importorskip("sglang")
 
@@ -64,7 +65,7 @@ def test_the_qwen_pair_says_what_it_says_without_speculation(tmp_path: Path) -> 
         "versions": versions(),
         "machine": machine(),
     }
-    folder = Path(__file__).parent.parent / "benchmarks" / "results"
+    folder = ROOT / "benchmarks" / "results"
     (folder / f"identity-sglang-{PAIR}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     assert not any(different.values())
     assert told["step, random trees"]["siblings_accepted"] > 0

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ("controller", "export", "integrations", "benchmarks")
+"""From the one that everything may import to the one that may import everything."""
 README = ROOT / "README.md"
 PAGES = [
     *(README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "examples" / "README.md"),
@@ -23,3 +28,13 @@ def commands(page: Path) -> list[str]:
     lines = "".join(blocks(page, "", "sh")).replace("\\\n", " ").splitlines()
     shown = (" ".join(line.split(" #")[0].split()) for line in lines)
     return [line for line in shown if line.split(" ")[0] in ("speckv", "make", "pip", "python")]
+
+
+def sources() -> list[Path]:
+    """The files that are, or would be, in the repository."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        run = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git clone")
+    return [ROOT / name for name in run.stdout.split("\0") if name and (ROOT / name).is_file()]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import ROOT
 from sglang_models import save_pair
 
 from speckv.benchmarks.bench.plan import Plan
@@ -15,7 +16,7 @@ from speckv.benchmarks.bench.run import run
 from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.report.reading import read
 
-SGLANG = Path(__file__).parent.parent / ".venv-sglang" / "bin" / "python"
+SGLANG = ROOT / ".venv-sglang" / "bin" / "python"
 TEXTS = ("to be", "or not to be", "that is", "the")
 PROMPTS = tuple(Prompt(name, "code", text) for name, text in zip(("+0", "1", "2", "3"), TEXTS, strict=True))
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import BLOCK, PAGES, README, ROOT
-from test_packaging import LAYERS
+from pages import BLOCK, LAYERS, PAGES, README, ROOT
 
 from speckv.benchmarks.publish import readme
 

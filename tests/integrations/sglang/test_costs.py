@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import ROOT
 
 pytest.importorskip("sglang")
 
@@ -133,7 +134,7 @@ def context(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Processes that begin with all imported."""
     one_rank(monkeypatch.setattr)
     # Where the server of forks finds this file: it takes no sys.path over, and goes on where it cannot import.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests" / "helpers"))))
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload([__name__])
     yield made

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import transformers
 from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -114,3 +116,26 @@ def check_level(level: Level) -> None:
     for entropy, *best in level.tolist():
         assert entropy > -1e-3 and sum(best) <= 1.0001
         assert best == sorted(best, reverse=True) and best[0] > 0 and best[-1] >= 0
+
+
+MIXED = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1, "num_hidden_layers": 2}
+
+
+def gpt2(**config: Any) -> Any:
+    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=256, n_positions=256, **config))
+
+
+KINDS = {
+    "full": lambda **k: tiny_pair("llama", 0.1, **k)[0],
+    "sliding": lambda **k: MistralForCausalLM(MistralConfig(**{**TINY, "sliding_window": 16, **k})),
+    "mixed": lambda **k: Qwen2ForCausalLM(Qwen2Config(**{**TINY, **MIXED, **k})),
+    "learned positions": gpt2,
+}
+
+
+def pair(kind: str, attention: str, noise: float) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    # Large enough weights that what a row sees decides what it says.
+    target = KINDS[kind](attn_implementation=attention, initializer_range=0.15).eval()
+    target.generation_config.eos_token_id = None
+    return target, perturbed(target, noise)

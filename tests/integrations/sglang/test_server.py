@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import ROOT
 
 pytest.importorskip("sglang")
 
@@ -127,7 +128,7 @@ def test_the_example_client_is_told_the_same(
     """Through the OpenAI library: the totals at the end of a stream, each round with an answer that is not streamed."""
     steered.steer("random")
     monkeypatch.setattr(sys, "argv", ["sglang_client.py", ASKED, "--url", steered.base, "--tokens", "30"])
-    runpy.run_path(str(Path(__file__).parent.parent / "examples" / "sglang_client.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "examples" / "sglang_client.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert int(re.search(r"^\[(\d+) forwards of the target", said, re.MULTILINE)[1]) > 1
     told = {name: json.loads(of) for name, of in re.findall(r"^(speckv_\w+): (\[.*\])$", said, re.MULTILINE)}
