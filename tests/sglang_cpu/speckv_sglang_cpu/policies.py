@@ -36,6 +36,7 @@ class Steered(Policy):
         self.per_level = genuine.per_level
         self.random = random.Random(0)
         self.rounds = 0
+        self.depth = 0
         self.how = "real"
         self.poisoned = False
 
@@ -58,7 +59,8 @@ class Steered(Policy):
             levels = self.genuine.begin(this, room)
             return levels or (self.most if self.how == "nan" else 0)
         if self.how == "random":
-            return self.random.randint(0, self.most)
+            self.depth = self.random.randint(0, self.most)  # each of them as often
+            return self.random.randint(self.depth, self.most)
         return 4 if self.how == "fixed" or self.rounds % 6 == 0 else 0
 
     def deepen(self, this: Round) -> int:
@@ -72,9 +74,9 @@ class Steered(Policy):
             assert self.poisoned or (level[:, 1:].sum(axis=1) < 1.0001).all()
         if self.how != "random":
             return 4
-        if self.random.random() < (0.9 if drafted == 1 else 0.8):
-            return self.most if self.per_level else self.random.randint(1, self.most)
-        return drafted - self.random.randint(0, 1)
+        if drafted < self.depth:
+            return self.depth
+        return drafted - (self.random.random() < 0.3)
 
     def common(self, this: Round, allowed: Sequence[int]) -> int:
         if self.lets:
