@@ -36,7 +36,8 @@ def test_layers_agree(kind: str, rows: int, outlier: bool) -> None:
     emulated = emulate(nn.Sequential(layer(kind)))(x)  # type: ignore[arg-type]
     assert emulated.dtype == torch.bfloat16 and emulated.shape == expected.shape
     torch.testing.assert_close(emulated, expected, rtol=2**-7, atol=2**-8)
-    assert (emulated == expected).float().mean() > 0.9
+    if kind != "nf4" or arithmetic() == EMULATED:  # else bitsandbytes has a kernel that rounds the scales as well
+        assert (emulated == expected).float().mean() > 0.9
 
 
 def test_other_formats_are_left_alone() -> None:
