@@ -216,16 +216,15 @@ class Drafter:
 
         What is drafted after that (only when reads are deferred) is left out: no output can contain it.
         """
-        fetched = (torch.stack(unread) if len(unread) > 1 else unread[0][None]).cpu().numpy()
+        fetched = torch.stack(unread).cpu().numpy()
         unread.clear()
-        known = self.model.vocabulary
         this.levels += [level[:, LEVEL] for level in fetched]
         for level in fetched.tolist():
             for drafted, row in zip(drafts, level, strict=True):
                 token = int(row[0])
                 drafted.tokens.append(token)
                 drafted.ended |= token in self.eos
-                others = [int(other) for other in row[CANDIDATES] if other != token and other < known]
+                others = [int(other) for other in row[CANDIDATES] if other != token and other < self.model.vocabulary]
                 drafted.others.append([*others, *[-1] * SIBLINGS][:SIBLINGS])
             if all(drafted.ended for drafted in drafts):
                 return True
