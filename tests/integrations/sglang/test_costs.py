@@ -118,7 +118,7 @@ class Running:
                     self.may_be = [said]
                 else:
                     self.may_be = [self.may_be[-1], said] if what == "writes" else self.may_be[-1:]
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             pass
 
     def end(self) -> None:
