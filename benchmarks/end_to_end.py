@@ -41,6 +41,7 @@ def end_to_end(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int | None, typer.Option(help="1, in SGLang 2: the second time in reverse.", min=1)] = None,
     fresh: Annotated[bool, typer.Option(help="SGLang only: a server just started for every figure.")] = False,
+    draft_kind: Annotated[str, typer.Option(help="SGLang only: model, or a head, eagle3 or mtp.")] = "model",
     policy: Annotated[list[str] | None, typer.Option(help="plain and others; all when left out.")] = None,
     json_file: JsonFile = None,
     threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
@@ -70,6 +71,7 @@ def end_to_end(
         repeats=repeats or REPEATS[framework],
         threads=threads,
         fresh=fresh,
+        draft_kind=draft_kind,
     )
     plan.check(FRAMEWORKS)
     check_pair(pair)

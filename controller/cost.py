@@ -28,13 +28,14 @@ class CostModel:
     ``extends`` True, SGLang, where the draft closes a round with a forward over all that was verified, which gives the
     first level of the next:  max(0, γ − 1) · draft(n) + verify(n · (γ + 1) + s) + extend(n · (γ + 1)).
 
-    A round in which the draft rests takes verify(n). To either comes what the host takes around the forwards, which is
+    A round without levels takes verify(n). A draft that never ``rests`` closes that one, too: then extend(n) is part of
+    every round, and not of what drafting takes. To either comes what the host takes around the forwards, which is
     another time for a round that drafts, since the device waits there for decisions: nothing until a loop tells it.
     The model starts from ``costs`` and follows the loop's timings.
     """
 
-    def __init__(self, costs: Costs, extends: bool = False) -> None:
-        self.costs, self.extends = costs, extends
+    def __init__(self, costs: Costs, extends: bool = False, rests: bool = True) -> None:
+        self.costs, self.extends, self.rests = costs, extends, rests
         self._draft, self._verify = Curve(dict(sorted(costs.draft.items()))), Curve(dict(sorted(costs.verify.items())))
         # Until it is timed, a draft-extend is taken for a draft forward of as many rows.
         self._extend = Curve(dict(sorted(costs.draft.items())))
@@ -44,8 +45,8 @@ class CostModel:
         self._tables: dict[tuple[int, int], tuple[int, Floats, Floats]] = {}
 
     def rest_ms(self, size: int) -> float:
-        """A round of ``size`` requests without the draft, or what else so many verified rows take without it."""
-        return self._verify.time(size) + self._beside_verify
+        """A round of ``size`` requests in which nothing is drafted."""
+        return self._verify.time(size) + self._beside(size)
 
     def first_ms(self, size: int) -> float:
         """What the draft takes for the first level."""
@@ -57,7 +58,7 @@ class CostModel:
         known = self._tables.get(key)
         if known is None or self._rounds - known[0] >= (SETTLED if self._rounds > SETTLED else 1):
             most = size * (1 + ceiling * (1 + SIBLINGS))
-            verify = self._verify.times(np.arange(most + 1)) + self._beside_verify
+            verify = self._verify.times(np.arange(most + 1)) + self._beside(size)
             if len(self._tables) >= MOST_TABLES:
                 self._tables.clear()
             known = self._tables[key] = (self._rounds, self._drafting(size, ceiling), verify)
@@ -65,7 +66,7 @@ class CostModel:
 
     def round_ms(self, outcome: Round) -> float:
         """What a round shaped like ``outcome`` is modelled to take."""
-        verifying = self.rest_ms(outcome.size + outcome.verified)
+        verifying = self._verify.time(outcome.size + outcome.verified) + self._beside(outcome.size)
         return verifying + float(self._drafting(outcome.size, max(1, len(outcome.levels)))[len(outcome.levels)])
 
     def reading_ms(self, tokens: int) -> float:
@@ -116,10 +117,13 @@ class CostModel:
     def _verify_context(self) -> float:
         return self.costs.verify_context * self._position / 1e3
 
-    @property
-    def _beside_verify(self) -> float:
-        """What comes to the verify of every round, ms: by its context, and the host's."""
-        return self._verify_context + self._host[True].value
+    def _beside(self, size: int) -> float:
+        """What comes to the verify of every round of ``size`` requests, ms: by its context, the host's, and extend."""
+        return self._verify_context + self._host[True].value + (0.0 if self.rests else self._extending(size))
+
+    def _extending(self, rows: int) -> float:
+        scale = 1.0 if self._extend.timed else self._verify.factor(rows)
+        return scale * self._extend.time(rows)
 
     def _drafting(self, size: int, ceiling: int) -> Floats:
         # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
@@ -131,7 +135,8 @@ class CostModel:
         scale = 1.0 if self._extend.timed else self._verify.factor(size)
         found = np.maximum(0, levels - 1) * forward + scale * self._extend.times(size * (levels + 1))
         found += max(0.0, self._host[False].value - self._host[True].value)
-        found[0] = 0.0  # it rests
+        found -= 0.0 if self.rests else self._extending(size)
+        found[0] = 0.0  # nothing is drafted
         return found
 
 

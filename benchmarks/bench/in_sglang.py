@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from speckv.benchmarks.bench.plan import (
+    ADAPTIVE,
     CHAIN,
     DENSE,
+    DRAFT_KINDS,
     OURS,
     PLAIN,
     REGIMES,
@@ -55,7 +57,8 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
     """
     python = plan.sglang_python or own_python()
     for regime in plan.regimes:
-        policies = [policy for policy in plan.policies if policy in (PLAIN, *SETTINGS) or policy.startswith("fixed-")]
+        known = (PLAIN, ADAPTIVE, *SETTINGS)
+        policies = [policy for policy in plan.policies if policy in known or policy.startswith("fixed-")]
         work = [
             (repeat, policy, size)
             for repeat in range(plan.repeats)
@@ -106,26 +109,32 @@ def _last_line(log: str) -> str:
     return next((line[:200] for line in reversed(log.splitlines()) if line.strip()), "nothing is in its log")
 
 
-def options(policy: str, regime: str, draft: str, slots: int, controller: str, folder: Path) -> list[str]:
-    """The server's options for a policy."""
-    made = ["--max-running-requests", str(slots), "--max-total-tokens", "16384"]
+def options(plan: Plan, policy: str, regime: str, draft: str, folder: Path) -> list[str]:
+    """The server's options for a policy; ``folder`` is for its configuration."""
+    made = ["--max-running-requests", str(max(plan.concurrencies)), "--max-total-tokens", "16384"]
+    ours, stock = DRAFT_KINDS[plan.draft_kind]
     target_format, draft_format = load_formats(regime)
     made += ["--load-format", target_format]
     if policy == PLAIN:
         return made
     made += ["--speculative-draft-model-path", draft, "--speculative-draft-load-format", draft_format]
     if policy in SETTINGS:
-        made += ["--speculative-algorithm", "SPECKV", "--speculative-num-steps", str(CEILING)]
+        made += ["--speculative-algorithm", ours, "--speculative-num-steps", str(CEILING)]
         said = dict(SETTINGS[policy])
-        if controller != "default":
-            said["controller"] = str(Path(controller).absolute())
+        if plan.controller != "default":
+            said["controller"] = str(Path(plan.controller).absolute())
+        if ours == stock:  # a head's algorithm is SGLang's own, and this is how ours is asked for
+            said = {"speckv": said}
+            made += ["--speculative-adaptive"]
         if said:
             settings = folder / "speckv.json"
             settings.write_text(json.dumps(said), encoding="utf-8")
             made += ["--speculative-adaptive-config", str(settings)]
         return made
+    if policy == ADAPTIVE:
+        return [*made, "--speculative-algorithm", stock, "--speculative-adaptive"]
     gamma = int(policy.removeprefix("fixed-"))
-    made += ["--speculative-algorithm", "STANDALONE", "--speculative-num-steps", str(gamma)]
+    made += ["--speculative-algorithm", stock, "--speculative-num-steps", str(gamma)]
     return [*made, "--speculative-eagle-topk", "1", "--speculative-num-draft-tokens", str(gamma + 1)]
 
 
@@ -136,7 +145,7 @@ class Serving:
         self.plan, self.regime, self.policy = plan, regime, policy
         self.folder = tempfile.TemporaryDirectory()
         target, draft = models
-        given = options(policy, regime, draft, max(plan.concurrencies), plan.controller, Path(self.folder.name))
+        given = options(plan, policy, regime, draft, Path(self.folder.name))
         dtype = DTYPES.get(REGIMES[regime][0], "bfloat16")
         self.server = Server(Path(target), *given, dtype=dtype, threads=plan.threads or None, python=python)
 

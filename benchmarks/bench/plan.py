@@ -40,6 +40,12 @@ PLAIN, STOCK, OURS = "plain", "hf-default", "speckv"
 CHAIN, STEP = "speckv-chain", "speckv-step"
 """Ours without siblings; ours decided before drafting, as a server with captured graphs has to."""
 
+ADAPTIVE = "sglang-adaptive"
+"""SGLang's own choice of the length for heads: by a mean of what was accepted lately."""
+
+DRAFT_KINDS = {"model": ("SPECKV", "STANDALONE"), "eagle3": ("EAGLE3", "EAGLE3"), "mtp": ("NEXTN", "NEXTN")}
+"""SGLang's ``--speculative-algorithm`` for ours and for a fixed γ: of a separate draft model, and of heads."""
+
 SERVERS, AS_SERVED = "servers", "as served"
 """The framework of servers that run somewhere already, and their regime: how they are compressed is not known."""
 
@@ -80,6 +86,7 @@ class Plan:
     threads: int = 0
     controller: str = "default"
     sglang_python: str = ""
+    draft_kind: str = "model"
     fresh: bool = False
     """In SGLang: every figure from a server that was just started, without stored costs or anything to warm up with."""
     servers: dict[str, str] = field(default_factory=dict)
@@ -99,7 +106,12 @@ class Plan:
         if not self.servers:
             _known("compression", self.regimes, REGIMES)
             fixed = {name for name in self.policies if name.startswith("fixed-") and name[6:].isdigit()}
-            _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, STEP, CHAIN))
+            _known("policy", [name for name in self.policies if name not in fixed], (*POLICIES, STEP, CHAIN, ADAPTIVE))
+            _known("draft kind", [self.draft_kind], DRAFT_KINDS)
+            if self.draft_kind != "model" and self.frameworks != ("sglang",):
+                raise SpecKVError(f"draft kind {self.draft_kind}: heads are for --framework sglang alone")
+            if self.draft_kind == "model" and ADAPTIVE in self.policies:
+                raise SpecKVError(f"policy {ADAPTIVE}: SGLang has it for heads; add --draft-kind eagle3 or mtp")
         if self.against not in self.policies:
             raise SpecKVError("policies: plain is missing, and everything is measured against it")
         counts = Counter(prompt.id for prompt in self.prompts)
@@ -120,7 +132,8 @@ class Plan:
             made: dict[str, Any] = {"pair": self.pair, "tokens": self.tokens, "temperature": self.temperature}
             made |= {"servers": self.servers, "models": self.models}
             return made | {"prompts_sha256": hashlib.sha256(asked.encode()).hexdigest()}
-        kept = ("pair", "tokens", "temperature", "threads", *(["fresh"] if self.fresh else []))
+        kept = ["pair", "tokens", "temperature", "threads", *(["fresh"] if self.fresh else [])]
+        kept += ["draft_kind"] if self.draft_kind != "model" else []
         return {name: value for name, value in asdict(self).items() if name in kept} | {"controller": digest}
 
 

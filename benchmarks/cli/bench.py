@@ -43,6 +43,9 @@ def bench(
     controller: ControllerOption = "default",
     bound: Annotated[bool, typer.Option(help="Also trace the prompts, for replay and the clairvoyant bound.")] = True,
     sglang_python: Annotated[str, typer.Option(help="The Python that has SGLang, if it is another one.")] = "",
+    draft_kind: Annotated[
+        str, typer.Option(help="model; in SGLang also eagle3 and mtp: heads, as --pair's second.")
+    ] = "model",
     threads: ThreadsOption = 0,
     url: Annotated[
         list[str] | None,
@@ -84,7 +87,7 @@ def bench(
     lists = {"frameworks": framework or every, "regimes": compression, "policies": policy, "batches": batch}
     settings |= {name: tuple(values) for name, values in lists.items() if values}
     settings |= {"pair": pair, "threads": threads}
-    settings |= {"controller": controller, "sglang_python": sglang_python}
+    settings |= {"controller": controller, "sglang_python": sglang_python, "draft_kind": draft_kind}
     plan = Plan(_chosen(prompts, count, usual), **settings)
     plan.check(FRAMEWORKS)  # before anything is imported or loaded, which takes its time
     from speckv.benchmarks.bench.bound import bounds, trace_prompts

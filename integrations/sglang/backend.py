@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from speckv.integrations.sglang.config import NAME, ceiling, read_config, tree_sizes
+from speckv.integrations.sglang.config import asked_config, ceiling, tree_sizes
 
 logger = logging.getLogger("speckv")
 
@@ -44,9 +44,9 @@ def for_trees(original: Callable[..., str], server_args: Any, use_mla_backend: b
     from sglang.srt.platforms import current_platform
 
     chosen = original(server_args, use_mla_backend, model_config)
-    if str(server_args.speculative_algorithm).upper() != NAME or chosen in BRANCHING or not current_platform.is_cuda():
+    config = asked_config(server_args)
+    if config is None or chosen in BRANCHING or not current_platform.is_cuda():
         return chosen
-    config = read_config(server_args.speculative_adaptive_config)
     if (
         use_mla_backend
         or model_obstacle(model_config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,12 @@ from speckv.integrations.runtime import Controller
 
 NAME = "SPECKV"
 """The algorithm's, for ``--speculative-algorithm``."""
+
+HEADS = ("EAGLE", "EAGLE3", "NEXTN")
+"""SGLang's own algorithms that draft with a head of the target."""
+
+KEY = "speckv"
+"""Of the object in a file of ``--speculative-adaptive-config`` that asks for our decisions with one of these."""
 
 DEFAULT_CEILING = 8
 MOST = HIGHEST_CEILING
@@ -78,12 +85,40 @@ def read_config(path: str | None) -> Config:
     except OSError as error:
         raise LaunchError(f"speckv: {path}: cannot be read ({error.strerror})") from None
     try:
-        config = msgspec.json.decode(content, type=Config, strict=True)
+        return _checked(path, msgspec.json.decode(content))
     except msgspec.DecodeError as error:
+        raise LaunchError(f"speckv: {path}: {error}") from None
+
+
+def read_head_config(path: str | None) -> Config | None:
+    """What the object "speckv" in the JSON file ``path`` says; None where there is none, and SGLang is to decide.
+
+    Raises LaunchError, naming file and key.
+    """
+    if path is None:
+        return None
+    try:
+        content = msgspec.json.decode(Path(path).expanduser().read_bytes())
+    except (OSError, msgspec.DecodeError):  # which SGLang reports
+        return None
+    return _checked(path, content[KEY]) if isinstance(content, dict) and KEY in content else None
+
+
+def asked_config(server_args: Any) -> Config | None:
+    """The configuration where ``server_args`` ask for SPECKV, with a separate draft or with a head; None elsewhere."""
+    algorithm, path = str(server_args.speculative_algorithm).upper(), server_args.speculative_adaptive_config
+    if algorithm == NAME:
+        return read_config(path)
+    return read_head_config(path) if algorithm in HEADS and server_args.speculative_adaptive else None
+
+
+def _checked(path: str, content: Any) -> Config:
+    try:
+        config = msgspec.convert(content, Config, strict=True)
+        _check(config, set(content))
+    except msgspec.ValidationError as error:
         known = ", ".join(Config.__struct_fields__)
         raise LaunchError(f"speckv: {path}: {error}; known keys: {known}") from None
-    try:
-        _check(config, set(msgspec.json.decode(content)))
     except SpecKVError as error:
         raise LaunchError(f"speckv: {path}: {error}") from None
     return config

@@ -33,24 +33,19 @@ UNKNOWN: Packed = np.array((0.0, 1.0, 0.7, 0.1, 0.05, 0.03, *[-1.0] * BEST), dty
 
 
 def build_policy(
-    config: Config,
-    controller: Controller | None,
-    level: int,
-    costs: Costs,
-    max_gamma: int,
-    per_token: bool,
-    siblings: bool,
+    config: Config, controller: Controller | None, level: int, costs: Costs, max_gamma: int, *can: bool
 ) -> Policy:
     """The policy that ``config`` asks for; ``costs`` are what it begins with.
 
-    ``per_token`` says whether it may decide while drafting, and ``siblings`` whether a tree can be verified.
+    What ``can`` be: deciding while drafting, verifying a tree, and a round without the draft.
     """
+    per_token, siblings, rests = can
     return make_policy(
         controller,
         config.objective,
         "token" if per_token else "step",
         level,
-        CostModel(costs, extends=True),
+        CostModel(costs, extends=True, rests=rests),
         config.gamma,
         max_gamma,
         siblings=siblings,
@@ -126,11 +121,11 @@ HICCUP = 3.0
 class Decisions:
     """The policy as the workers see it."""
 
-    def __init__(self, policy: Policy, ranks: Ranks, stopwatch: Stopwatch, metrics: Metrics) -> None:
-        self.policy = policy
-        self.ranks = ranks
-        self.stopwatch = stopwatch
-        self.metrics = metrics
+    def __init__(
+        self, policy: Policy, ranks: Ranks, stopwatch: Stopwatch, metrics: Metrics, rests: bool = True
+    ) -> None:
+        """``rests``: whether the draft does nothing in a round that drafts nothing."""
+        self.policy, self.ranks, self.stopwatch, self.metrics, self.rests = policy, ranks, stopwatch, metrics, rests
         self.round: UnderWay | None = None
         self._before: UnderWay | None = None
         self._unfinished: deque[UnderWay] = deque()
@@ -151,7 +146,7 @@ class Decisions:
         self._before = self.round
         self._unfinished.append(self.round)
         self.round.limit = self._decide(lambda: self.policy.begin(this, widths[-1]))
-        this.resting = self.round.limit == 0
+        this.resting = self.rests and self.round.limit == 0
         self.round.begin_ms = this.decide_ms
         return self.round.limit
 
@@ -216,12 +211,13 @@ class Decisions:
             this.draft_ms = max(0.0, drafting - (this.decide_ms - ended.begin_ms))
         this.verify_ms, this.extend_ms = between("drafted", "verified"), between("verified", "extended")
         took = between("begun", "caught_up") if this.caught_up else None
-        forwards = (this.verify_ms, *(() if this.resting else (this.draft_ms, this.extend_ms)))
+        drafted = (this.draft_ms,) if ended.limit else ()
+        forwards = (this.verify_ms, *drafted, *(() if this.resting else (this.extend_ms,)))
         ended.device_ms = None if None in forwards else sum(filter(None, (*forwards, took)))
         if ended.before is not None and ended.before.device_ms is not None:
             elapsed, device_ms = 1e3 * (ended.began - ended.before.began), ended.before.device_ms
             this.before_ms = min(max(0.0, elapsed - device_ms), HICCUP * device_ms)
-            this.after_rest = ended.before.this.resting
+            this.after_rest = ended.before.limit == 0
         ended.before = None
         if self.ranks.decides:
             if took is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.states import Drafting, States
@@ -12,10 +12,11 @@ class DraftSide(Drafting, Protocol):
     """Its draft worker."""
 
     draft_runner: Any
+    rests: ClassVar[bool]
 
 
 class Owner(Protocol):
-    """The worker itself, most of which is SGLang's ``StandaloneWorkerV2``."""
+    """The worker itself, most of which is SGLang's ``EAGLEWorkerV2``."""
 
     device: str
     page_size: int

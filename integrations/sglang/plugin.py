@@ -8,7 +8,9 @@ logger = logging.getLogger("speckv")
 
 
 def register() -> None:
-    """Make ``--speculative-algorithm SPECKV`` known, if all that it relies on is there; else say what is missing.
+    """Make ``--speculative-algorithm SPECKV`` known and have heads ask us, if all that it relies on is there.
+
+    Else say what is missing.
 
     Called by SGLang in each of its processes. An exception here would only be logged by it, so nothing is
     raised: the algorithm then stays unknown and a server asked for it does not start.
@@ -24,8 +26,10 @@ def register() -> None:
     from speckv.integrations.sglang.algorithm import SpecKVAlgorithm, make_worker, validate
     from speckv.integrations.sglang.backend import CHOOSES, for_trees
     from speckv.integrations.sglang.config import NAME
+    from speckv.integrations.sglang.heads import HOOKS
 
     SpeculativeAlgorithm.register(
         NAME, supports_overlap=True, validate_server_args=validate, spec_class=SpecKVAlgorithm
     )(make_worker)
-    HookRegistry.register(CHOOSES, for_trees, HookType.AROUND)
+    for around, ours in ({CHOOSES: for_trees} | HOOKS).items():
+        HookRegistry.register(around, ours, HookType.AROUND)

@@ -16,6 +16,7 @@ import torch
 from sglang.srt.managers.schedule_batch import Req, ScheduleBatch
 from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang.srt.speculative.eagle_info import EagleDraftInput
+from sglang.srt.speculative.eagle_utils import get_draft_recurrent_hidden_state_spec
 
 from speckv.controller.curve import LEAST_MS, Costs
 from speckv.controller.policy import Policy, Round
@@ -76,7 +77,9 @@ def timed_costs(worker: Owner, ranks: Ranks, seconds: float | None) -> Costs | N
     seconds and not among the times.
     """
     policy = _Scripted()
-    worker.meet(Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30)))
+    worker.meet(
+        Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30), worker.draft_worker.rests)
+    )
     if seconds is None:
         seconds = SECONDS if worker.device.startswith("cuda") else SECONDS_ON_A_CPU
     if not seconds:
@@ -139,10 +142,12 @@ def _round(worker: Owner, size: int) -> None:
     device = worker.device
     try:
         batch = _batch(worker, size)
+        width, dtype = get_draft_recurrent_hidden_state_spec(worker.draft_worker.draft_runner)
         batch.spec_info = EagleDraftInput(
             topk_p=torch.ones((size, 1), device=device),
             topk_index=torch.full((size, 1), 5, dtype=torch.int64, device=device),
             bonus_tokens=torch.full((size,), 5, dtype=torch.int32, device=device),
+            hidden_states=None if width is None else torch.zeros((size, width), dtype=dtype, device=device),
         )
         accepted = worker.forward_batch_generation(batch).accept_lens.tolist()
         if device.startswith("cuda"):
@@ -163,7 +168,7 @@ def _medians(taken: dict[Shape, list[Round]]) -> Costs | None:
             verify[size + this.verified].append(this.verify_ms)
             if gamma > 1 and this.draft_ms is not None:
                 draft[size].append(this.draft_ms / (gamma - 1))
-            if gamma and this.extend_ms is not None:
+            if not this.resting and this.extend_ms is not None:
                 extend[size * (gamma + 1)].append(this.extend_ms)
     if len(verify) < 2 or not draft:
         return None

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from speckv.integrations.models.loading import perturbed
 
@@ -18,6 +25,25 @@ TEMPLATE = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
 
 Request = tuple[list[int], int]
 """Prompt ids, and how many tokens to generate."""
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 259,
+    "max_position_embeddings": 2 * CONTEXT,
+    "bos_token_id": 1,
+    "eos_token_id": EOS,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": False,
+}
+NORMS = ("token_layernorm", "hidden_layernorm", "final_layernorm")
+
+
+def _config(**more: Any) -> LlamaConfig:
+    return LlamaConfig(**SIZES, **more)
 
 
 def byte_tokenizer() -> Any:
@@ -34,20 +60,7 @@ def byte_tokenizer() -> Any:
 def save_pair(folder: Path, noise: float = 0.02) -> tuple[Path, Path]:
     """Folders of a target and of a draft that agrees with it on a part of the tokens."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=259,
-        max_position_embeddings=2 * CONTEXT,
-        bos_token_id=1,
-        eos_token_id=EOS,
-        initializer_range=0.2,
-        tie_word_embeddings=False,
-    )
-    target: Any = LlamaForCausalLM(config).eval()
+    target: Any = LlamaForCausalLM(_config(num_hidden_layers=2)).eval()
     with torch.no_grad():
         target.lm_head.weight[EOS] *= 1.6  # so that some texts end
     tokenizer = byte_tokenizer()
@@ -72,3 +85,41 @@ def requests(count: int, seed: int = 0) -> list[Request]:
             prompt = generator.choice(shared) + prompt
         made.append((prompt, generator.randrange(1, 40)))
     return made
+
+
+def save_head_pair(folder: Path, steps: int = 150) -> tuple[Path, Path]:
+    """Folders of a target of four layers and of an EAGLE-3 head that was trained for ``steps`` on what it says."""
+    from speckv.benchmarks.eagle3.head import Head
+    from speckv.benchmarks.eagle3.training import said, train, vocabulary
+
+    torch.manual_seed(0)
+    target: Any = LlamaForCausalLM(_config(num_hidden_layers=4)).eval()
+    with torch.no_grad():
+        target.lm_head.weight[EOS] *= 1.6
+    target.save_pretrained(folder / "target")
+    byte_tokenizer().save_pretrained(folder / "target")
+    prompts = [ids for ids, _ in requests(64, seed=5)]
+    told = said(target, prompts, 48, folder / "told", 4, lambda *_: None)
+    head = Head.of(target, vocabulary(told, 192))
+    train(target, head, told, folder / "told" / "training.safetensors", steps, 8, lambda *_: None)
+    head.save(folder / "head")
+    return folder / "target", folder / "head"
+
+
+def save_mtp(folder: Path) -> tuple[Path, Path]:
+    """A random MiMo: a Qwen2 with a layer for the token after next, in one folder, which is target and draft."""
+    torch.manual_seed(0)
+    config = Qwen2Config(**SIZES, num_hidden_layers=2, architectures=["MiMoForCausalLM"], num_nextn_predict_layers=1)
+    target: Any = Qwen2ForCausalLM(config).eval()
+    layer: Any = Qwen2ForCausalLM(config).model.layers[0]
+    own = {f"model.mtp_layers.0.{name}": value for name, value in layer.state_dict().items()}
+    hidden = SIZES["hidden_size"]
+    own |= {f"model.mtp_layers.0.{name}.weight": torch.ones(hidden) for name in NORMS}
+    own["model.mtp_layers.0.input_proj.weight"] = 0.2 * torch.randn(hidden, 2 * hidden)
+    target.save_pretrained(folder)
+    weights = {name: value.contiguous() for name, value in (target.state_dict() | own).items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config.architectures = ["MiMoForCausalLM"]
+    config.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder, folder

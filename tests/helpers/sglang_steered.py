@@ -29,17 +29,21 @@ class Steered(Server):
         mode: str = "token",
         options: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        algorithm: str = "SPECKV",
         **more: Any,
     ) -> None:
         self.file = folder / "steer"
         self.steer("real")
         config = folder / "speckv.json"
-        config.write_text(json.dumps({"max_gamma": 7, "log_every": 20, "mode": mode, "warm_up": 2}))
+        said: dict[str, Any] = {"max_gamma": 7, "log_every": 20, "mode": mode, "warm_up": 2}
+        own = algorithm == "SPECKV"
+        config.write_text(json.dumps(said if own else {"speckv": said}))
         model, draft = pair
         super().__init__(
             model,
             *LIMITS,
-            *("--speculative-algorithm", "SPECKV", "--speculative-draft-model-path", str(draft)),
+            *("--speculative-algorithm", algorithm, "--speculative-draft-model-path", str(draft)),
+            *(() if own else ("--speculative-adaptive",)),
             *("--speculative-adaptive-config", str(config), "--enable-metrics", "--grammar-backend", "xgrammar"),
             # Prompts are read in several chunks, and slots are handed out several at a time.
             *("--chunked-prefill-size", "48", "--page-size", "16"),

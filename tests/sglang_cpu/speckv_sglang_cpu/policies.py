@@ -107,9 +107,9 @@ class Steered(Policy):
 
 def _note_rounds(folder: Path) -> None:
     """Have each rank write a line for every round: its shape, what came of it, and the entropies that the rank saw."""
-    from speckv.integrations.sglang.worker import SpecKVWorker
+    from speckv.integrations.sglang.rounds import Rounds
 
-    genuine = SpecKVWorker.verify
+    genuine = Rounds.verify
 
     def verify(self: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
         tree, levels = batch.spec_info, self.decisions.round.this.levels
@@ -122,17 +122,17 @@ def _note_rounds(folder: Path) -> None:
             stream.write(json.dumps(line) + "\n")
         return result
 
-    SpecKVWorker.verify = verify  # type: ignore[method-assign]
+    Rounds.verify = verify  # type: ignore[method-assign]
 
 
 def register() -> None:
     if not (path := os.environ.get(NAME)):
         return
-    from speckv.integrations.sglang import decisions, draft_worker, tree
+    from speckv.integrations.sglang import decisions, draft_worker, drafter, tree
 
     file = Path(path)
-    genuine_policy, genuine_pack = decisions.build_policy, draft_worker.pack
-    genuine_best = draft_worker.best_siblings
+    genuine_policy, genuine_pack = decisions.build_policy, drafter.pack
+    genuine_best = drafter.best_siblings
 
     def steered(config: Any, controller: Any, level: int, costs: Any, max_gamma: int, *rest: Any) -> Policy:
         return Steered(genuine_policy(config, controller, level, costs, max_gamma, *rest), max_gamma, file)
@@ -165,6 +165,6 @@ def register() -> None:
     if noted:
         _note_rounds(Path(noted))
     decisions.build_policy = steered
-    draft_worker.best_siblings = any_siblings
-    draft_worker.pack = pack
+    drafter.best_siblings = any_siblings
+    drafter.pack = pack
     draft_worker.SpecKVDraftWorker._catch_up = catch_up

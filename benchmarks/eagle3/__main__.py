@@ -1,0 +1,80 @@
+"""`python -m speckv.benchmarks.eagle3 FOLDER`: a test-grade EAGLE-3 head for a small Llama, trained on what it says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from speckv.benchmarks.cli.app import prepare_torch
+from speckv.benchmarks.common.command import JsonFile, make_app, run, show_and_store
+from speckv.benchmarks.common.machine import machine, versions
+from speckv.benchmarks.common.progress import progress
+from speckv.benchmarks.eagle3.head import Head
+from speckv.benchmarks.eagle3.training import SHARD, accepted, said, train, vocabulary
+from speckv.benchmarks.prompts import load_prompts
+from speckv.controller.errors import SpecKVError
+from speckv.integrations.models.loading import load_model, load_tokenizer, resolve
+
+app = make_app()
+
+
+@app.command()
+def eagle3(
+    folder: Annotated[Path, typer.Argument(help="For the head, and what it is made of; an interrupted run goes on.")],
+    pair: Annotated[str, typer.Option(help="Whose target it is for: a Llama, such as smollm2's.")] = "smollm2",
+    tokens: Annotated[int, typer.Option(help="New tokens of each sequence that the target says.", min=16)] = 256,
+    sequences: Annotated[int, typer.Option(help="How many it says.", min=SHARD * 2)] = 1024,
+    steps: Annotated[int, typer.Option(help="Of training.", min=1)] = 800,
+    size: Annotated[int, typer.Option(help="Sequences in a step.", min=1)] = 8,
+    words: Annotated[int, typer.Option(help="Tokens that the head knows.", min=64)] = 8192,
+    json_file: JsonFile = None,
+    threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
+) -> None:
+    """Train an EAGLE-3 head on what the target says after the training prompts, and store it as SGLang serves it.
+
+    Its text, weights and moments are kept in FOLDER as they grow. The last sixteenth of the text is left out of
+    training and says what is accepted.
+    """
+    prepare_torch(threads)
+    source = resolve(pair).target
+    target, tokenizer = load_model(source, "bf16"), load_tokenizer(source)
+    if target.config.model_type != "llama" or target.config.num_hidden_layers < 4:
+        raise SpecKVError(f"{source}: not a Llama of four layers or more, which this trainer is for")
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": one.text}], add_generation_prompt=True, return_dict=False
+        )
+        for one in load_prompts("train")
+    ]
+    prompts = [ids for ids in prompts if len(ids) <= 256]
+    started = time.monotonic()
+    with progress() as report:
+        told = said(target, prompts, tokens, folder, -(-sequences // SHARD), report)
+        held = told[-max(1, len(told) // 16) :]
+        torch.manual_seed(0)
+        head = Head.of(target, vocabulary(told, min(words, target.config.vocab_size)))
+        loss = train(target, head, told[: -len(held)], folder / "training.safetensors", steps, size, report)
+    head.save(folder)
+    settings = {"pair": pair, "tokens": tokens, "sequences": sequences, "steps": steps, "size": size, "words": words}
+    show_and_store(
+        {
+            "kind": "head",
+            "settings": settings,
+            "trained_parameters": sum(value.numel() for value in head.parameters()),
+            "loss": loss,
+            "text_tokens": sum(map(len, told)),
+            "accepted": accepted(target, head, held),
+            "seconds": time.monotonic() - started,
+            "machine": machine(),
+            "versions": versions(),
+        },
+        json_file,
+    )
+
+
+if __name__ == "__main__":
+    run(app)

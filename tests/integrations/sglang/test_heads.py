@@ -1,0 +1,119 @@
+"""Heads of the target as drafts, on the real server: whatever is drafted, it answers as without speculation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sglang")
+
+from sglang_kinds import KINDS, said
+from sglang_models import requests, save_head_pair, save_mtp
+from sglang_steered import LIMITS, Steered
+
+from speckv.benchmarks.bench.sglang_server import Server
+
+COUNT = 64
+Pair = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return save_head_pair(tmp_path_factory.mktemp("head"))
+
+
+@pytest.fixture(scope="module", params=["EAGLE3-token", "EAGLE3-step", "NEXTN-token"])
+def servers(
+    request: pytest.FixtureRequest, head: Pair, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Steered]]:
+    """Without speculation, and with a head that we decide about."""
+    algorithm, mode = request.param.split("-")
+    pair = head if algorithm == "EAGLE3" else save_mtp(tmp_path_factory.mktemp("mtp"))
+    plain = Server(pair[0], *LIMITS, "--grammar-backend", "xgrammar")
+    steered = Steered(pair, tmp_path_factory.mktemp("steered"), mode, algorithm=algorithm)
+    try:
+        yield plain.wait(), steered.wait()
+    finally:
+        plain.stop()
+        steered.stop()
+
+
+@pytest.fixture(params=["random", "real"])
+def server(request: pytest.FixtureRequest, servers: tuple[Server, Steered]) -> Steered:
+    servers[1].steer(request.param)
+    return servers[1]
+
+
+def test_greedy_output_is_that_of_plain_decoding(servers: tuple[Server, Steered], server: Steered) -> None:
+    """Twice, so that the second time prompts are found in the radix cache."""
+    wanted = servers[0].all(requests(COUNT), 4)
+    assert len({tuple(ids) for ids in wanted}) > COUNT / 2, "all the same would show nothing"
+    for _ in range(2):
+        assert server.all(requests(COUNT), 4) == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_request_is_answered_as_without(
+    servers: tuple[Server, Steered], server: Steered, kind: str
+) -> None:
+    path, body = KINDS[kind]
+    wanted = said(servers[0].post(path, **body))
+    assert wanted and said(server.post(path, **body)) == wanted
+
+
+def test_trees_are_drafted_and_their_tokens_accepted(servers: tuple[Server, Steered], head: Pair) -> None:
+    servers[1].steer("random")
+    answers = [servers[1].generate(ids, 30) for ids, _ in requests(12, seed=2)]
+    used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"] if gamma is not None}
+    assert {0, 1, 2, 3} <= used <= set(range(8))
+    beside = {sum(each) for answer in answers for each in answer["meta_info"]["speckv_siblings"] if each is not None}
+    assert len(beside) > 5
+    accepted = sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
+    trained = "EAGLE3" in servers[1].log.read_text()
+    assert accepted > (40 if trained else 0)
+    if trained:
+        assert any(hit for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
+
+
+def test_unsupported_combinations_are_refused_in_one_line(head: Pair, tmp_path: Path) -> None:
+    config = tmp_path / "speckv.json"
+    config.write_text(json.dumps({"speckv": {}}))
+    adaptive = ("--speculative-adaptive", "--speculative-adaptive-config", str(config))
+    draft = ("--speculative-draft-model-path", str(head[1]))
+    refused = {
+        ("--speculative-algorithm", "EAGLE3", *draft, *adaptive[1:]): "add that flag",
+        ("--speculative-algorithm", "EAGLE3", *draft, *adaptive, "--speculative-eagle-topk", "2"): "topk",
+        ("--speculative-algorithm", "EAGLE3", *draft, *adaptive, "--enable-multi-layer-eagle"): "multi_layer",
+        ("--speculative-algorithm", "STANDALONE", *draft, *adaptive): "--speculative-algorithm SPECKV",
+        ("--speculative-algorithm", "DFLASH", *draft, *adaptive): "not for DFLASH",
+        ("--speculative-algorithm", "EAGLE3", *draft, *adaptive, "--pp-size", "2"): "pipeline parallelism",
+    }
+    for options, what in refused.items():
+        server = Server(head[0], *LIMITS, *options)
+        try:
+            with pytest.raises(RuntimeError, match="exited with 1") as refusal:
+                server.wait()
+        finally:
+            server.stop()
+        last = str(refusal.value).strip().splitlines()[-1]
+        assert last.startswith("speckv: ") and what in last, last
+        assert "Traceback" not in str(refusal.value)
+
+
+def test_without_the_object_it_is_sglangs_own(head: Pair, tmp_path: Path) -> None:
+    """Its worker, its lengths, and none of our fields."""
+    config = tmp_path / "adaptive.json"
+    config.write_text(json.dumps({"1": {"candidate_steps": [1, 3]}}))
+    adaptive = ("--speculative-adaptive", "--speculative-adaptive-config", str(config))
+    algorithm = ("--speculative-algorithm", "EAGLE3", "--speculative-draft-model-path", str(head[1]))
+    server = Server(head[0], *LIMITS, *algorithm, *adaptive)
+    try:
+        answer = server.wait().generate(requests(1)[0][0], 12)
+        assert not [name for name in answer["meta_info"] if name.startswith("speckv")]
+        log = server.log.read_text()
+        assert "candidate_steps=[1, 3]" in log and "speckv: compression" not in log
+    finally:
+        server.stop()
