@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pages import ROOT
-from sglang_models import save_pair
+from sglang_models import save_head_pair, save_pair
 
 from speckv.benchmarks.bench.plan import Plan
 from speckv.benchmarks.bench.run import run
 from speckv.benchmarks.prompts import Prompt
 from speckv.benchmarks.report.reading import read
+from speckv.controller.errors import SpecKVError
 
 SGLANG = ROOT / ".venv-sglang" / "bin" / "python"
 TEXTS = ("to be", "or not to be", "that is", "the")
@@ -82,3 +84,27 @@ def test_both_frameworks_say_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     for entry in served:
         assert len(entry["arrivals_ms"]) == entry["tokens"] == len(entry["output"])
         assert sum(entry["gammas"]) == entry["drafted"] and len(entry["gammas"]) == entry["rounds"]
+
+
+@pytest.mark.skipif(not SGLANG.exists(), reason="needs the environment that `make .venv-sglang/.ready` makes")
+def test_a_head_beside_sglangs_own_choice(tmp_path: Path) -> None:
+    policies = ("plain", "fixed-2", "sglang-adaptive", "speckv")
+    heads = replace(
+        plan(tmp_path / "pair", policies=policies, frameworks=("sglang",), sglang_python=str(SGLANG)),
+        pair=",".join(map(str, save_head_pair(tmp_path / "heads"))),
+        draft_kind="eagle3",
+    )
+    result = run(heads, tmp_path / "r.json", "a test", lambda *_: None)
+    of = {row["policy"]: row for row in result["rows"] if row["task"] == "all"}
+    assert {name: row["identical"] for name, row in of.items()} == dict.fromkeys(policies, len(PROMPTS))
+    assert of["fixed-2"]["tau"] > 1.0 and result["settings"]["draft_kind"] == "eagle3"
+
+
+def test_heads_are_sglangs(tmp_path: Path) -> None:
+    for changed, what in (
+        ({"draft_kind": "eagle3"}, "heads are for --framework sglang"),
+        ({"draft_kind": "medusa"}, "known are model, eagle3, mtp"),
+        ({"policies": ("plain", "sglang-adaptive"), "frameworks": ("sglang",)}, "add --draft-kind"),
+    ):
+        with pytest.raises(SpecKVError, match=what):
+            run(replace(Plan(PROMPTS, pair="smollm2"), **changed), None, "a test", lambda *_: None)
