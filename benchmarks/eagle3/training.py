@@ -32,15 +32,21 @@ Sequences = list[list[int]]
 
 @torch.inference_mode()
 def said(
-    target: Any, prompts: Sequence[list[int]], tokens: int, folder: Path, shards: int, report: Report
+    target: Any,
+    prompts: Sequence[list[int]],
+    tokens: int,
+    folder: Path,
+    shards: int,
+    report: Report,
+    temperature: float = TEMPERATURE,
 ) -> Sequences:
-    """What ``target`` says after ``prompts`` taken in turn, ``tokens`` long at most, sampled at TEMPERATURE."""
+    """What ``target`` says after ``prompts`` taken in turn, ``tokens`` long at most, sampled; ``shards`` · SHARD."""
     from transformers import GenerationConfig
 
     end = target.generation_config.eos_token_id
     pad = end[0] if isinstance(end, list) else (end or 0)
     sampling = GenerationConfig(
-        do_sample=True, temperature=TEMPERATURE, top_k=0, max_new_tokens=tokens, eos_token_id=end, pad_token_id=pad
+        do_sample=True, temperature=temperature, top_k=0, max_new_tokens=tokens, eos_token_id=end, pad_token_id=pad
     )
     found: Sequences = []
     for number in range(shards):
@@ -156,7 +162,7 @@ def accepted(target: Any, head: Head, sequences: Sequences) -> list[float]:
         embeds, features, _ = _teach(target, head, batch)
         alive = torch.ones(max(0, batch.shape[1] - STEPS - 1), dtype=torch.bool)
         for step, drafted in enumerate(head.drafted(embeds, features)):
-            alive &= (head.known[drafted.argmax(-1)] == batch[:, 2 + step :])[0, : len(alive)]
+            alive &= head.known[drafted.argmax(-1)][0, : len(alive)] == batch[0, 2 + step :][: len(alive)]
             right[step] += float(alive.sum())
         count += len(alive)
     return [float(share) for share in right / max(count, 1)]

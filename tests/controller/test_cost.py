@@ -111,7 +111,7 @@ class TestExtends:
             for _ in range(30):
                 rows = 2 * (gamma + 1)
                 drafting = None if gamma < 2 else 10.0 * (gamma - 1)
-                cost.observe(timed(gamma, drafting, 40.0 + 2 * rows, size=2, extend_ms=12.0 + rows))
+                cost.observe(timed(gamma, drafting, 40.0 + 2 * rows, size=2, extend_ms=12.0 + rows, resting=False))
         drafting, verify = cost.tables(2, 8)
         assert drafting == pytest.approx([0, *(10 * (gamma - 1) + 2 * gamma for gamma in range(1, 9))])
         assert cost.rest_ms(2) == pytest.approx(44 + 14) == verify[2]

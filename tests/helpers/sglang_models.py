@@ -99,7 +99,7 @@ def save_head_pair(folder: Path, steps: int = 150) -> tuple[Path, Path]:
     target.save_pretrained(folder / "target")
     byte_tokenizer().save_pretrained(folder / "target")
     prompts = [ids for ids, _ in requests(64, seed=5)]
-    told = said(target, prompts, 48, folder / "told", 4, lambda *_: None)
+    told = said(target, prompts, 48, folder / "told", 4, lambda *_: None, temperature=0.1)
     head = Head.of(target, vocabulary(told, 192))
     train(target, head, told, folder / "told" / "training.safetensors", steps, 8, lambda *_: None)
     head.save(folder / "head")

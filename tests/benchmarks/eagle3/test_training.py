@@ -38,7 +38,7 @@ def target() -> Any:
 @pytest.fixture(scope="module")
 def told(target: Any, tmp_path_factory: pytest.TempPathFactory) -> Sequences:
     prompts = [[3 + number, 40] for number in range(20)]
-    return said(target, prompts, 40, tmp_path_factory.mktemp("told"), 3, lambda *_: None)
+    return said(target, prompts, 40, tmp_path_factory.mktemp("told"), 3, lambda *_: None, temperature=0.1)
 
 
 def test_what_was_said_is_kept_and_its_prompts_are_in_it(target: Any, tmp_path: Path) -> None:
