@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,6 +18,7 @@ from speckv.benchmarks.eagle3.head import Head
 from speckv.benchmarks.eagle3.training import SHARD, accepted, said, train, vocabulary
 from speckv.benchmarks.prompts import load_prompts
 from speckv.controller.errors import SpecKVError
+from speckv.controller.files import write_whole
 from speckv.integrations.models.loading import load_model, load_tokenizer, resolve
 
 app = make_app()
@@ -40,6 +42,8 @@ def eagle3(
     training and says what is accepted.
     """
     prepare_torch(threads)
+    settings = {"pair": pair, "tokens": tokens, "sequences": sequences, "steps": steps, "size": size, "words": words}
+    _begun(folder / "settings.json", settings)
     source = resolve(pair).target
     target, tokenizer = load_model(source, "bf16"), load_tokenizer(source)
     if target.config.model_type != "llama" or target.config.num_hidden_layers < 4:
@@ -59,7 +63,6 @@ def eagle3(
         head = Head.of(target, vocabulary(told, min(words, target.config.vocab_size)))
         loss = train(target, head, told[: -len(held)], folder / "training.safetensors", steps, size, report)
     head.save(folder)
-    settings = {"pair": pair, "tokens": tokens, "sequences": sequences, "steps": steps, "size": size, "words": words}
     show_and_store(
         {
             "kind": "head",
@@ -74,6 +77,14 @@ def eagle3(
         },
         json_file,
     )
+
+
+def _begun(file: Path, settings: dict[str, Any]) -> None:
+    """Say in ``file`` what its folder is of; SpecKVError if it is of something else."""
+    said = json.dumps(settings, indent=1) + "\n"
+    if file.exists() and file.read_text(encoding="utf-8") != said:
+        raise SpecKVError(f"{file.parent}: was begun with other settings ({file}); name another folder")
+    write_whole(file, said)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = config.hidden_size // self.heads
-        for name, heads in (("q_proj", self.heads), ("k_proj", self.kv_heads), ("v_proj", self.kv_heads)):
-            setattr(self, name, nn.Linear(2 * config.hidden_size, heads * self.width, bias=False))
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(2 * config.hidden_size, heads * self.width, bias=False)
+            for heads in (self.heads, self.kv_heads, self.kv_heads)
+        )
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], past: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -48,20 +50,23 @@ class Attention(nn.Module):
         mixed = weights[..., :length] @ first_v
         for step, (_, later_v) in enumerate(past[1:]):
             mixed = mixed + weights[..., length + step, None] * later_v
-        return self.o_proj(mixed.transpose(1, 2).reshape(size, length, -1))
+        given: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(size, length, -1))
+        return given
 
 
 class Layer(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.self_attn, self.mlp = Attention(config), LlamaMLP(config)
-        for name in ("hidden_norm", "input_layernorm", "post_attention_layernorm"):
-            setattr(self, name, LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps))
+        self.hidden_norm, self.input_layernorm, self.post_attention_layernorm = (
+            LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps) for _ in range(3)
+        )
 
     def forward(self, embeds: Tensor, features: Tensor, rotary: Any, past: Any) -> Tensor:
         x = torch.cat((self.input_layernorm(embeds), self.hidden_norm(features)), -1)
         x = features + self.self_attn(x, rotary, past)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        given: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return given
 
 
 class Head(nn.Module):

@@ -107,7 +107,7 @@ def train(
             continue
         for group in optimiser.param_groups:
             group["lr"] = RATE * min((step + 1) / WARM, 1.0) * (1.0 - 0.95 * step / steps)
-        loss = sum(_losses(target, head, batch)) / STEPS
+        loss = torch.stack(_losses(target, head, batch)).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)

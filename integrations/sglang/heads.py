@@ -84,8 +84,8 @@ def most_tokens(original: Callable[..., int | None], algorithm: Any, server_args
     config = asked_config(view)
     if config is None or view.speculative_num_steps is None:
         return original(algorithm, server_args)
-    steps = view.speculative_num_steps
-    return max(steps + 1, *tree_sizes(config, steps), 0)
+    steps: int = view.speculative_num_steps
+    return max(int(steps) + 1, *tree_sizes(config, steps), 0)
 
 
 def worker(original: Callable[..., Any], algorithm: Any, server_args: Any) -> Any:

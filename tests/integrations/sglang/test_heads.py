@@ -66,16 +66,14 @@ def test_every_kind_of_request_is_answered_as_without(
 
 def test_trees_are_drafted_and_their_tokens_accepted(servers: tuple[Server, Steered], head: Pair) -> None:
     servers[1].steer("random")
-    answers = [servers[1].generate(ids, 30) for ids, _ in requests(12, seed=2)]
+    answers = [servers[1].generate(ids, 30) for ids, _ in requests(24, seed=2)]
     used = {gamma for answer in answers for gamma in answer["meta_info"]["speckv_gamma"] if gamma is not None}
     assert {0, 1, 2, 3} <= used <= set(range(8))
     beside = {sum(each) for answer in answers for each in answer["meta_info"]["speckv_siblings"] if each is not None}
     assert len(beside) > 5
     accepted = sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
-    trained = "EAGLE3" in servers[1].log.read_text()
-    assert accepted > (40 if trained else 0)
-    if trained:
-        assert any(hit for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
+    assert accepted > 3, "by chance"
+    assert any(hit for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
 
 
 def test_unsupported_combinations_are_refused_in_one_line(head: Pair, tmp_path: Path) -> None:
