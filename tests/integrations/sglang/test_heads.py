@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("sglang")
 
+from sglang_checks import alike, distribution, undisturbed_by_aborts
 from sglang_kinds import KINDS, said
 from sglang_models import requests, save_head_pair, save_mtp
 from sglang_steered import LIMITS, Steered
@@ -62,6 +63,19 @@ def test_every_kind_of_request_is_answered_as_without(
     path, body = KINDS[kind]
     wanted = said(servers[0].post(path, **body))
     assert wanted and said(server.post(path, **body)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("server", "temperature"), [("random", 1.0), ("random", 0.7), ("real", 1.0)], indirect=["server"]
+)
+def test_sampling_has_the_targets_distribution(
+    servers: tuple[Server, Steered], server: Steered, temperature: float
+) -> None:
+    assert alike(distribution(servers[0], temperature), distribution(server, temperature)) > 1e-3
+
+
+def test_aborts_in_the_middle_leave_the_others_alone(servers: tuple[Server, Steered], server: Steered) -> None:
+    undisturbed_by_aborts(servers[0], server)
 
 
 def test_trees_are_drafted_and_their_tokens_accepted(servers: tuple[Server, Steered], head: Pair) -> None:

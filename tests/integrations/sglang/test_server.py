@@ -6,11 +6,8 @@ import json
 import re
 import runpy
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from pages import ROOT
 
 pytest.importorskip("sglang")
 
-from scipy.stats import chi2_contingency
+from sglang_checks import alike, distribution, undisturbed_by_aborts
 from sglang_kinds import KINDS, said
 from sglang_models import CONTEXT, EOS, requests, save_pair
 from sglang_steered import LIMITS, Steered, bench, speckv
@@ -36,12 +33,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 ASKED = "whether tis nobler"
 """To which the target says 30 tokens, the likeliest each time."""
-
-DRAWS = 1500
-"""Enough to tell two distributions of 64 cells apart (p < 0.001, power 0.9) where 15 % of the mass has moved."""
-
-
-MOST_DISTURBANCES = 200
 
 
 @pytest.fixture(scope="module")
@@ -256,36 +247,7 @@ def test_json_constrained_output(plain: Server, server: Steered) -> None:
 
 
 def test_aborts_in_the_middle_leave_the_others_alone(plain: Server, server: Steered) -> None:
-    several = requests(24, seed=6)
-    wanted = plain.all(several)
-    stop = threading.Event()
-
-    def disturb() -> int:
-        """Until the others are answered and two aborts were in time; a text that was faster just ends."""
-        aborted = 0
-        for number in range(MOST_DISTURBANCES):
-            if stop.is_set() and aborted >= 2:
-                break
-            events = server.stream(
-                "/generate",
-                rid=f"doomed-{number}-",  # SGLang aborts whatever begins with the id
-                input_ids=[9, number % 200 + 3, 11],
-                sampling_params={"temperature": 0, "max_new_tokens": 500, "ignore_eos": True},
-            )
-            first = next(events)
-            server.post("/abort_request", rid=f"doomed-{number}-")
-            *_, last = (first, *events)
-            assert last["meta_info"]["finish_reason"]["type"] in ("abort", "length")
-            aborted += last["meta_info"]["finish_reason"]["type"] == "abort"
-        return aborted
-
-    with ThreadPoolExecutor(1) as pool:
-        disturbing = pool.submit(disturb)
-        try:
-            assert server.all(several) == wanted
-        finally:
-            stop.set()
-        assert disturbing.result() >= 2
+    undisturbed_by_aborts(plain, server)
 
 
 def test_kv_slots_return(server: Steered) -> None:
@@ -324,25 +286,6 @@ def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: St
     assert steered.all(several) == plain.all(several)
     assert steered.series()["fallbacks_total"] > before
     assert steered.log.read_text().count("not finite") == 1
-
-
-def distribution(which: Server, temperature: float) -> Counter[tuple[int, ...]]:
-    """Three tokens out of the 4 likeliest each, drawn often."""
-    sampling = {"temperature": temperature, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
-    answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * DRAWS, sampling_params=sampling)
-    return Counter(tuple(answer["output_ids"]) for answer in answers)
-
-
-def alike(wanted: Counter[tuple[int, ...]], got: Counter[tuple[int, ...]]) -> float:
-    """The probability that two samples of one distribution differ as much."""
-    cells = sorted(set(wanted) | set(got), key=lambda cell: -(wanted[cell] + got[cell]))
-    common = [cell for cell in cells if wanted[cell] + got[cell] >= 10]
-    rest = [cell for cell in cells if wanted[cell] + got[cell] < 10]
-    table = [[counts[cell] for cell in common] + [sum(counts[cell] for cell in rest)] for counts in (wanted, got)]
-    if not sum(row[-1] for row in table):
-        table = [row[:-1] for row in table]
-    assert len(table[0]) > 4
-    return float(chi2_contingency(table).pvalue)
 
 
 @pytest.mark.parametrize(
