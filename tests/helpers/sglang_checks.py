@@ -53,7 +53,7 @@ def undisturbed_by_aborts(plain: Server, server: Server) -> None:
                 "/generate",
                 rid=f"doomed-{number}-",  # SGLang aborts whatever begins with the id
                 input_ids=[9, number % 200 + 3, 11],
-                sampling_params={"temperature": 0, "max_new_tokens": 500, "ignore_eos": True},
+                sampling_params={"temperature": 0, "max_new_tokens": 480, "ignore_eos": True},
             )
             first = next(events)
             server.post("/abort_request", rid=f"doomed-{number}-")
