@@ -71,7 +71,7 @@ def bench(
     if url:
         ours: dict[str, Any] = {"--pair": pair != "default", "--framework": framework, "--compression": compression}
         ours |= {"--policy": policy, "--batch": batch, "--controller": controller != "default"}
-        ours |= {"--sglang-python": sglang_python, "--threads": threads}
+        ours |= {"--sglang-python": sglang_python, "--threads": threads, "--draft-kind": draft_kind != "model"}
         if given := [name for name, value in ours.items() if value]:
             raise SpecKVError(f"{given[0]}: the servers at --url are measured as they run; leave it out")
         _at_url(out, url, _chosen(prompts, count, usual), settings, model, api_key)

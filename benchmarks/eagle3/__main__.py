@@ -15,11 +15,14 @@ from speckv.benchmarks.common.command import JsonFile, make_app, run, show_and_s
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.eagle3.head import Head
-from speckv.benchmarks.eagle3.training import SHARD, accepted, said, train, vocabulary
+from speckv.benchmarks.eagle3.training import SHARD, Sequences, accepted, said, train, vocabulary
 from speckv.benchmarks.prompts import load_prompts
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 from speckv.integrations.models.loading import load_model, load_tokenizer, resolve
+
+HELD = 16
+"""Of so many prompts one is held out."""
 
 app = make_app()
 
@@ -38,8 +41,8 @@ def eagle3(
 ) -> None:
     """Train an EAGLE-3 head on what the target says after the training prompts, and store it as SGLang serves it.
 
-    Its text, weights and moments are kept in FOLDER as they grow. The last sixteenth of the text is left out of
-    training and says what is accepted.
+    Its text, weights and moments are kept in FOLDER as they grow. What is said after every sixteenth prompt is
+    left out of training and says what is accepted.
     """
     prepare_torch(threads)
     settings = {"pair": pair, "tokens": tokens, "sequences": sequences, "steps": steps, "size": size, "words": words}
@@ -58,10 +61,13 @@ def eagle3(
     started = time.monotonic()
     with progress() as report:
         told = said(target, prompts, tokens, folder, -(-sequences // SHARD), report)
-        held = told[-max(1, len(told) // 16) :]
+        parts: dict[bool, Sequences] = {True: [], False: []}
+        for number, one in enumerate(told):
+            parts[number % len(prompts) % HELD == 0].append(one)
+        held, kept = parts[True], parts[False]
         torch.manual_seed(0)
-        head = Head.of(target, vocabulary(told, min(words, target.config.vocab_size)))
-        loss = train(target, head, told[: -len(held)], folder / "training.safetensors", steps, size, report)
+        head = Head.of(target, vocabulary(kept, min(words, target.config.vocab_size)))
+        loss = train(target, head, kept, folder / "training.safetensors", steps, size, report)
     head.save(folder)
     show_and_store(
         {

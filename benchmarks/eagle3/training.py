@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
+from transformers import GenerationConfig
 
 from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.eagle3.head import STEPS, Head
@@ -41,8 +43,6 @@ def said(
     temperature: float = TEMPERATURE,
 ) -> Sequences:
     """What ``target`` says after ``prompts`` taken in turn, ``tokens`` long at most, sampled; ``shards`` · SHARD."""
-    from transformers import GenerationConfig
-
     end = target.generation_config.eos_token_id
     pad = end[0] if isinstance(end, list) else (end or 0)
     sampling = GenerationConfig(
@@ -73,8 +73,6 @@ def _until_end(row: Tensor, start: int, pad: int) -> list[int]:
 
 
 def _keep(file: Path, sequences: Sequences) -> None:
-    import io
-
     stream = io.BytesIO()
     np.savez_compressed(stream, ids=np.concatenate(sequences), lengths=[len(one) for one in sequences])
     write_whole(file, stream.getvalue())

@@ -33,13 +33,19 @@ UNKNOWN: Packed = np.array((0.0, 1.0, 0.7, 0.1, 0.05, 0.03, *[-1.0] * BEST), dty
 
 
 def build_policy(
-    config: Config, controller: Controller | None, level: int, costs: Costs, max_gamma: int, *can: bool
+    config: Config,
+    controller: Controller | None,
+    level: int,
+    costs: Costs,
+    max_gamma: int,
+    per_token: bool,
+    siblings: bool,
+    rests: bool,
 ) -> Policy:
     """The policy that ``config`` asks for; ``costs`` are what it begins with.
 
-    What ``can`` be: deciding while drafting, verifying a tree, and a round without the draft.
+    ``per_token``: it may decide while drafting; ``siblings``: a tree can be verified; ``rests``: the draft can rest.
     """
-    per_token, siblings, rests = can
     return make_policy(
         controller,
         config.objective,
@@ -119,12 +125,11 @@ HICCUP = 3.0
 
 
 class Decisions:
-    """The policy as the workers see it."""
+    """The policy as the workers see it; ``rests``: whether the draft does nothing in a round that drafts nothing."""
 
     def __init__(
         self, policy: Policy, ranks: Ranks, stopwatch: Stopwatch, metrics: Metrics, rests: bool = True
     ) -> None:
-        """``rests``: whether the draft does nothing in a round that drafts nothing."""
         self.policy, self.ranks, self.stopwatch, self.metrics, self.rests = policy, ranks, stopwatch, metrics, rests
         self.round: UnderWay | None = None
         self._before: UnderWay | None = None

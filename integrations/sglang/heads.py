@@ -39,7 +39,7 @@ def settle(original: Callable[..., None], algorithm: Any, server_args: Any) -> N
     """Refuse what cannot be, where SGLang would go on without deciding; and say how far may be drafted."""
     view = resolving_view(server_args)
     config = read_head_config(view.speculative_adaptive_config)
-    if config is None or view.speculative_algorithm == NAME:
+    if config is None:
         original(algorithm, server_args)
         return
     if view.speculative_algorithm not in HEADS:
