@@ -31,11 +31,11 @@ app = make_app()
 def eagle3(
     folder: Annotated[Path, typer.Argument(help="For the head, and what it is made of; an interrupted run goes on.")],
     pair: Annotated[str, typer.Option(help="Whose target it is for: a Llama, such as smollm2's.")] = "smollm2",
-    tokens: Annotated[int, typer.Option(help="New tokens of each sequence that the target says.", min=16)] = 256,
-    sequences: Annotated[int, typer.Option(help="How many it says.", min=SHARD * 2)] = 1024,
-    steps: Annotated[int, typer.Option(help="Of training.", min=1)] = 800,
+    tokens: Annotated[int, typer.Option(help="New tokens of each sequence that the target says.", min=16)] = 192,
+    sequences: Annotated[int, typer.Option(help="How many it says.", min=SHARD * 2)] = 512,
+    steps: Annotated[int, typer.Option(help="Of training.", min=1)] = 400,
     size: Annotated[int, typer.Option(help="Sequences in a step.", min=1)] = 8,
-    words: Annotated[int, typer.Option(help="Tokens that the head knows.", min=64)] = 8192,
+    words: Annotated[int, typer.Option(help="Tokens that the head knows.", min=64)] = 4096,
     json_file: JsonFile = None,
     threads: Annotated[int, typer.Option(help="Threads for the models; 0 takes all cores.")] = 0,
 ) -> None:

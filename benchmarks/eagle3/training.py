@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from speckv.benchmarks.common.machine import lacks_bf16
 from speckv.benchmarks.common.progress import Report
 from speckv.benchmarks.eagle3.head import STEPS, Head
 from speckv.controller.files import write_whole
@@ -28,6 +29,9 @@ RATE, WARM, CLIP = 1e-3, 50, 1.0
 """Of AdamW: the highest learning rate, the steps until it is reached, and the gradient's largest norm."""
 
 KEEP_EVERY = 25
+
+LIKELY = 32
+"""Tokens of the target's distribution that are learnt from: nearly all of its mass."""
 
 Sequences = list[list[int]]
 
@@ -89,6 +93,48 @@ def vocabulary(sequences: Sequences, size: int) -> Tensor:
     return torch.from_numpy(np.sort(np.argsort(-counts, kind="stable")[:size].copy()))
 
 
+class Teacher:
+    """What ``target`` makes of ``sequences``, for what ``head`` knows; computed when first asked for, and kept."""
+
+    def __init__(self, target: Any, head: Head, sequences: Sequences) -> None:
+        self._target, self._layers, self._known, self._of = target, head.layers, head.known, sequences
+        self._lessons: dict[int, Lesson] = {}
+
+    @torch.no_grad()
+    def lessons(self, chosen: Sequence[int]) -> list[Lesson]:
+        return [self._lesson(at) for at in chosen]
+
+    def _lesson(self, at: int) -> Lesson:
+        if at not in self._lessons:
+            ids = torch.tensor(self._of[at][:LONGEST])
+            out = self._target(input_ids=ids[None], output_hidden_states=True, use_cache=False)
+            features = torch.cat([out.hidden_states[layer + 1][0, :-1] for layer in self._layers], -1)
+            logits = out.logits[0, 1:]
+            likely = logits[:, self._known].float().softmax(-1).topk(min(LIKELY, len(self._known)))
+            # Of a token that the head cannot say there is nothing to learn.
+            there = torch.isin(logits.argmax(-1), self._known)
+            self._lessons[at] = Lesson(ids, features, likely.indices, likely.values * there[:, None], there)
+        return self._lessons[at]
+
+    def embeds(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self._target.get_input_embeddings()(ids).detach()
+        return embedded.float()
+
+
+class Lesson(NamedTuple):
+    """Of a sequence of L tokens: row i is about what follows token i + 1."""
+
+    ids: Tensor
+    features: Tensor
+    """(L − 1, layers · hidden): of tokens 0 … L − 2."""
+    likely: Tensor
+    """(L − 1, LIKELY): places in what the head knows."""
+    probabilities: Tensor
+    """The same shape; zeros where the target's likeliest token is not known to the head."""
+    there: Tensor
+    """(L − 1,): where it is."""
+
+
 def train(
     target: Any, head: Head, sequences: Sequences, file: Path, steps: int, size: int, report: Report
 ) -> float | None:
@@ -100,14 +146,15 @@ def train(
     done = _resume(head, optimiser, file)
     head.train()
     losses: list[float] = []
-    for step, batch in enumerate(_batches(sequences, size, steps)):
+    teacher = Teacher(target, head, sequences)
+    for step, chosen in enumerate(_batches(len(sequences), size, steps)):
         if step < done:
             continue
         for group in optimiser.param_groups:
             group["lr"] = RATE * min((step + 1) / WARM, 1.0) * (1.0 - 0.95 * step / steps)
-        loss = torch.stack(_losses(target, head, batch)).mean()
+        loss = _loss(teacher, head, teacher.lessons(chosen))
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP)
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -118,37 +165,32 @@ def train(
     return float(np.mean(losses[-KEEP_EVERY:])) if losses else None
 
 
-def _batches(sequences: Sequences, size: int, steps: int) -> Iterator[Tensor]:
-    """Sequences in a random order, padded at their end with −1."""
+def _batches(count: int, size: int, steps: int) -> Iterator[list[int]]:
+    """``size`` of ``count`` sequences a step, in a random order."""
     draws = np.random.default_rng(0)
     order: list[int] = []
     for _ in range(steps):
         while len(order) < size:
-            order += draws.permutation(len(sequences)).tolist()
-        chosen, order = [sequences[at][:LONGEST] for at in order[:size]], order[size:]
-        longest = max(map(len, chosen))
-        yield torch.tensor([one + [-1] * (longest - len(one)) for one in chosen])
+            order += draws.permutation(count).tolist()
+        chosen, order = order[:size], order[size:]
+        yield chosen
 
 
-def _teach(target: Any, head: Head, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings of the tokens one ahead, the features, and the target's logits of what follows these."""
-    with torch.no_grad():
-        out = target(input_ids=batch.clamp(min=0), output_hidden_states=True, use_cache=False)
-        features = torch.cat([out.hidden_states[layer + 1] for layer in head.layers], -1)
-        embeds = target.get_input_embeddings()(batch.clamp(min=0))
-    return embeds[:, 1:].float(), features[:, :-1].float(), out.logits[:, 1:].float()
+def _loss(teacher: Teacher, head: Head, lessons: list[Lesson]) -> Tensor:
+    """The mean over the steps of drafting of the cross-entropies."""
 
+    def padded(name: str) -> Tensor:
+        return pad_sequence([getattr(lesson, name) for lesson in lessons], batch_first=True)
 
-def _losses(target: Any, head: Head, batch: Tensor) -> list[Tensor]:
-    embeds, features, logits = _teach(target, head, batch)
+    embeds, features = teacher.embeds(padded("ids"))[:, 1:], padded("features").float()
+    likely, probabilities, there = padded("likely"), padded("probabilities"), padded("there")
     found = []
-    for step, drafted in enumerate(head.drafted(embeds, features)):
-        wanted, there = logits[:, step:], batch[:, 1 + step :] >= 0
-        # Of a token that it cannot say there is nothing to learn.
-        there = there & torch.isin(wanted.argmax(-1), head.known)
-        of = wanted[there][:, head.known].softmax(-1)
-        found.append(F.cross_entropy(drafted[there], of))
-    return found
+    with torch.autocast(embeds.device.type, torch.bfloat16, enabled=not lacks_bf16()):
+        drafted = head.drafted(embeds, features)
+    for step, logits in enumerate(drafted):
+        gained = logits.float().log_softmax(-1).gather(-1, likely[:, step:]) * probabilities[:, step:]
+        found.append(-gained.sum() / there[:, step:].sum().clamp(min=1))
+    return torch.stack(found).mean()
 
 
 @torch.inference_mode()
@@ -156,11 +198,13 @@ def accepted(target: Any, head: Head, sequences: Sequences) -> list[float]:
     """Shares of positions where the first 1, 2, … STEPS drafted tokens are those of the target's ``sequences``."""
     right = np.zeros(STEPS)
     count = 0
-    for batch in _batches(sequences, 1, len(sequences)):
-        embeds, features, _ = _teach(target, head, batch)
-        alive = torch.ones(max(0, batch.shape[1] - STEPS - 1), dtype=torch.bool)
-        for step, drafted in enumerate(head.drafted(embeds, features)):
-            alive &= head.known[drafted.argmax(-1)][0, : len(alive)] == batch[0, 2 + step :][: len(alive)]
+    teacher = Teacher(target, head, sequences)
+    for at in range(len(sequences)):
+        (lesson,) = teacher.lessons([at])
+        embeds = teacher.embeds(lesson.ids[None, 1:])
+        alive = torch.ones(max(0, len(lesson.ids) - STEPS - 1), dtype=torch.bool)
+        for step, drafted in enumerate(head.drafted(embeds, lesson.features[None].float())):
+            alive &= head.known[drafted.argmax(-1)][0, : len(alive)] == lesson.ids[2 + step :][: len(alive)]
             right[step] += float(alive.sum())
         count += len(alive)
     return [float(share) for share in right / max(count, 1)]

@@ -9,19 +9,18 @@ from sglang.srt.arg_groups.overrides import resolving_view
 from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
 from sglang.srt.speculative.spec_registry import CustomSpecAlgo
 
+from speckv.integrations.sglang.combinations import refuse, settled
 from speckv.integrations.sglang.config import NAME, LaunchError, ceiling, load_controller, read_config, tree_sizes
 from speckv.integrations.sglang.pairing import check_pair
 
 logger = logging.getLogger("speckv")
 
 UNSUPPORTED = (
-    ("speculative_use_rejection_sampling", "--speculative-use-rejection-sampling"),
-    ("enable_hierarchical_cache", "--enable-hierarchical-cache: what comes back from it has no draft cache"),
     ("speculative_adaptive", "--speculative-adaptive: SPECKV adapts by itself"),
     ("enable_lora", "--enable-lora: SGLang lets no standalone draft speculate for adapters"),
     ("lora_paths", "--lora-paths: SGLang lets no standalone draft speculate for adapters"),
 )
-"""Server arguments that SPECKV cannot be combined with, and how to name them."""
+"""Server arguments that a separate draft cannot be combined with, and how to name them."""
 
 
 class SpecKVAlgorithm(CustomSpecAlgo):
@@ -62,12 +61,7 @@ class SpecKVAlgorithm(CustomSpecAlgo):
     def handle_server_args(self, server_args: Any) -> None:
         """Refuse what cannot be, and settle what was left open. Assignments become SGLang's declared resolutions."""
         config = read_config(server_args.speculative_adaptive_config)
-        for name, text in UNSUPPORTED:
-            if getattr(server_args, name, False):
-                raise LaunchError(f"speckv: {NAME} cannot be combined with {text}")
-        for name, text in (("attn_dp_size", "data-parallel attention"), ("pp_size", "pipeline parallelism")):
-            if getattr(server_args, name, 1) > 1:
-                raise LaunchError(f"speckv: {NAME} cannot be combined with {text}")
+        refuse(server_args, NAME, UNSUPPORTED)
         if server_args.speculative_eagle_topk not in (None, 1):
             raise LaunchError(
                 f"speckv: {NAME} drafts one spine and chooses what branches off; leave --speculative-eagle-topk out"
@@ -75,14 +69,10 @@ class SpecKVAlgorithm(CustomSpecAlgo):
         steps = ceiling(config, server_args.speculative_num_steps)
         load_controller(config)
         check_pair(server_args)
-        server_args.speculative_eagle_topk = 1
-        server_args.speculative_num_steps = steps
-        server_args.speculative_num_draft_tokens = steps + 1
+        for name, value in settled(server_args, steps).items():
+            setattr(server_args, name, value)
         if server_args.max_running_requests is None:
             server_args.max_running_requests = 48  # as SGLang does for its own speculation
-        if server_args.enable_mixed_chunk:
-            server_args.enable_mixed_chunk = False
-            logger.warning("speckv: --enable-mixed-chunk is turned off: a round has no place among chunks of prompts")
         if server_args.device == "cpu" and not server_args.disable_overlap_schedule:
             server_args.disable_overlap_schedule = True
             logger.warning("speckv: scheduling is not overlapped: SGLang has that for no speculation on a CPU")

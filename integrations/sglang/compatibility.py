@@ -94,6 +94,12 @@ RELIED_ON: tuple[tuple[str, str, str | None], ...] = (
         "draft_token custom_mask positions retrieve_index retrieve_next_token retrieve_next_sibling spec_steps topk"
         " draft_token_num prepared_out_cache_loc kv_loc_plan num_tokens_per_req",
     ),
+    ("speculative.eagle_utils", "tree_speculative_sampling_target_only", None),
+    ("sampling.sampling_batch_info", "SamplingBatchInfo.__init__", "min_ps need_min_p_sampling"),
+    *(
+        ("sampling.sampling_params", f"SamplingParams.{name}", None)
+        for name in ("frequency_penalty", "presence_penalty", "repetition_penalty", "min_new_tokens")
+    ),
     ("speculative.eagle_utils", "TreeMaskMode.QLEN_ONLY", None),
     ("speculative.eagle_utils", "default_tree_mask_mode", ""),
     (

@@ -22,6 +22,7 @@ from speckv.integrations.sglang.config import Config
 from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.sampling import relaxed
 from speckv.integrations.sglang.timing import Stopwatch
 from speckv.integrations.signals import CANDIDATES, LEVEL
 
@@ -29,7 +30,7 @@ Packed = NDArray[np.float32]
 """(…, WIDTH): drafted tokens, their signals and candidates, as ``signals.pack`` gives them."""
 
 UNKNOWN: Packed = np.array((0.0, 1.0, 0.7, 0.1, 0.05, 0.03, *[-1.0] * BEST), dtype=np.float32)
-"""Stands for a first token of which there are no signals: about the mean of the shipped training data."""
+"""Stands for a first token without signals: about the mean of the shipped training data."""
 
 
 def build_policy(
@@ -92,8 +93,7 @@ class UnderWay:
     device_ms: float | None = None
     """What its forwards took, those included by which the draft caught up."""
 
-    def first_level(self) -> Packed:
-        """The first draft tokens and their signals, which the draft's forward before this round gave."""
+    def first_level(self) -> Packed:  # which the draft's forward before this round gave
         return np.stack([UNKNOWN if place is None else place[0].read()[place[1]] for place in self.first])
 
     def outcome(self, correct: list[int]) -> None:
@@ -147,10 +147,11 @@ class Decisions:
         self._notice(requests)
         position = max(len(request.origin_input_ids) + len(request.output_ids) for request in requests)
         this = Round(self.served(requests), position)
-        self.round = UnderWay(list(requests), this, widths, widths[-1], began=time.perf_counter(), before=self._before)
+        room = 0 if any(map(relaxed, requests)) else widths[-1]
+        self.round = UnderWay(list(requests), this, widths, room, began=time.perf_counter(), before=self._before)
         self._before = self.round
         self._unfinished.append(self.round)
-        self.round.limit = self._decide(lambda: self.policy.begin(this, widths[-1]))
+        self.round.limit = self._decide(lambda: self.policy.begin(this, room))
         this.resting = self.rests and self.round.limit == 0
         self.round.begin_ms = this.decide_ms
         return self.round.limit
@@ -178,8 +179,7 @@ class Decisions:
         this.decide_ms += 1e3 * (time.perf_counter() - start)
         return count
 
-    def interrupt(self) -> None:
-        """Something other than a round comes next."""
+    def interrupt(self) -> None:  # something other than a round comes next
         self._before = None
 
     def prefill(self, requests: int, tokens: int) -> bool:

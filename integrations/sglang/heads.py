@@ -6,13 +6,13 @@ empty. Without it none of these hooks changes anything. The algorithm's name sta
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from sglang.srt.arg_groups.overrides import declare_resolution, resolving_view
 from sglang.srt.speculative.adaptive_spec_params import adaptive_unsupported_reason
 
+from speckv.integrations.sglang.combinations import refuse, settled
 from speckv.integrations.sglang.config import (
     HEADS,
     MOST,
@@ -25,14 +25,10 @@ from speckv.integrations.sglang.config import (
     tree_sizes,
 )
 
-logger = logging.getLogger("speckv")
-
 UNSUPPORTED = (
-    ("speculative_use_rejection_sampling", "--speculative-use-rejection-sampling"),
-    ("enable_hierarchical_cache", "--enable-hierarchical-cache: what comes back from it has no draft cache"),
     ("speculative_draft_window_size", "--speculative-draft-window-size: a tree's sibling has another window"),
 )
-"""Server arguments that a head's decisions cannot be combined with, and how to name them."""
+"""Server arguments that a head cannot be combined with, and how to name them."""
 
 
 def settle(original: Callable[..., None], algorithm: Any, server_args: Any) -> None:
@@ -55,18 +51,10 @@ def settle(original: Callable[..., None], algorithm: Any, server_args: Any) -> N
             f'speckv: "speckv" in {view.speculative_adaptive_config} takes effect with --speculative-adaptive only; '
             "add that flag"
         )
-    for name, text in UNSUPPORTED:
-        if getattr(view, name, None):
-            raise LaunchError(f"speckv: {view.speculative_algorithm} cannot be combined with {text}")
-    if view.pp_size > 1:
-        raise LaunchError(f"speckv: {view.speculative_algorithm} cannot be combined with pipeline parallelism")
+    refuse(view, view.speculative_algorithm, UNSUPPORTED)
     load_controller(config)
     steps = ceiling(config, server_args.speculative_num_steps)  # as given, not SGLang's own choice
-    settled = {"speculative_eagle_topk": 1, "speculative_num_steps": steps, "speculative_num_draft_tokens": steps + 1}
-    if view.enable_mixed_chunk:
-        settled["enable_mixed_chunk"] = False
-        logger.warning("speckv: --enable-mixed-chunk is turned off: a round has no place among chunks of prompts")
-    declare_resolution(server_args, "speckv", **settled)
+    declare_resolution(server_args, "speckv", **settled(view, steps))
     original(algorithm, server_args)
 
 

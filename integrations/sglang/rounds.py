@@ -26,6 +26,7 @@ from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.sampling import min_p_heeded
 from speckv.integrations.sglang.states import States, Widths
 from speckv.integrations.sglang.timing import Stopwatch
 
@@ -150,7 +151,8 @@ class Rounds(EAGLEWorkerV2):
         gamma, size, chain_topk = self.speculative_num_steps, len(batch.reqs), self.topk
         self.topk = tree.topk
         try:
-            result = super().verify(batch, *args, **kwargs)
+            with min_p_heeded(batch.sampling_info):
+                result = super().verify(batch, *args, **kwargs)
         finally:
             self.topk = chain_topk
         self.decisions.mark("verified")

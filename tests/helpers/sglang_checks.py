@@ -18,9 +18,9 @@ DRAWS = 1500
 MOST_DISTURBANCES = 200
 
 
-def distribution(which: Server, temperature: float) -> Counter[tuple[int, ...]]:
+def distribution(which: Server, temperature: float, **more: float) -> Counter[tuple[int, ...]]:
     """Three tokens out of the 4 likeliest each, drawn often."""
-    sampling = {"temperature": temperature, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True}
+    sampling = {"temperature": temperature, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True, **more}
     answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * DRAWS, sampling_params=sampling)
     return Counter(tuple(answer["output_ids"]) for answer in answers)
 

@@ -59,6 +59,19 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "until it ends": generate(sampling={"ignore_eos": False, "max_new_tokens": 80}),
     "no end before": generate(sampling={"ignore_eos": False, "min_new_tokens": 30, "max_new_tokens": 40}),
+    "an end soon after": generate(
+        sampling={"min_new_tokens": 5, "stop_token_ids": list(range(3, 120)), "max_new_tokens": 40}
+    ),
+    "a penalty of frequent tokens": generate(sampling={"frequency_penalty": 1.5, "max_new_tokens": 60}),
+    "a penalty of tokens that are there": generate(sampling={"presence_penalty": 1.5, "max_new_tokens": 60}),
+    "a penalty of repetition": generate(sampling={"repetition_penalty": 1.6, "max_new_tokens": 60}),
+    "a penalty of one of two": generate(
+        [PROMPT, OTHER],
+        sampling_params=[
+            {"temperature": 0, "max_new_tokens": 40, "ignore_eos": True, "frequency_penalty": 1.5},
+            {"temperature": 0, "max_new_tokens": 60, "ignore_eos": True},
+        ],
+    ),
     "a stop string": generate(sampling={"stop": ["e", "a", "t"]}),
     "a stop string that is kept": generate(sampling={"stop": ["e", "a", "t"], "no_stop_trim": True}),
     "a stop expression": generate(sampling={"stop_regex": "[a-m]"}),

@@ -43,7 +43,18 @@ NORMS = ("token_layernorm", "hidden_layernorm", "final_layernorm")
 
 
 def _config(**more: Any) -> LlamaConfig:
-    return LlamaConfig(**SIZES, **more)
+    return LlamaConfig(**{**SIZES, **more})
+
+
+def _steady(model: Any) -> Any:
+    """Its layers add little to the embedding: the next token is often one of the last one's four likeliest."""
+    with torch.no_grad():
+        model.model.embed_tokens.weight *= 5.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= 0.1
+            layer.mlp.down_proj.weight *= 0.1
+        model.lm_head.weight[EOS] *= 1.6
+    return model.eval()
 
 
 def byte_tokenizer() -> Any:
@@ -88,32 +99,43 @@ def requests(count: int, seed: int = 0) -> list[Request]:
 
 
 def save_head_pair(folder: Path) -> tuple[Path, Path]:
-    """Folders of a target of four layers and of a random EAGLE-3 head, which knows two thirds of its tokens.
+    """Folders of a steady target and of an EAGLE-3 head that knows two thirds of its tokens.
 
-    What is accepted of it is so by chance, which with siblings is in one round of twelve or so.
+    The head attends to its own place and hands on the token there: it is right as often as the target is steady.
     """
     from speckv.benchmarks.eagle3.head import Head
 
     torch.manual_seed(0)
-    target: Any = LlamaForCausalLM(_config(num_hidden_layers=4)).eval()
-    with torch.no_grad():
-        target.lm_head.weight[EOS] *= 1.6
+    target = _steady(LlamaForCausalLM(_config(num_hidden_layers=4, num_key_value_heads=4)))
     target.save_pretrained(folder / "target")
     byte_tokenizer().save_pretrained(folder / "target")
-    Head.of(target, torch.randperm(259)[:173].sort().values).save(folder / "head")
+    head = Head.of(target, torch.randperm(259)[:173].sort().values)
+    layer, embedding = head.midlayer, torch.eye(SIZES["hidden_size"], 2 * SIZES["hidden_size"])
+    with torch.no_grad():
+        for projection, scale in (
+            (layer.self_attn.q_proj, 2.0),
+            (layer.self_attn.k_proj, 2.0),
+            (layer.self_attn.v_proj, 1.0),
+        ):
+            projection.weight.copy_(scale * embedding)
+        layer.self_attn.o_proj.weight.copy_(torch.eye(SIZES["hidden_size"]))
+        for small in (head.fc, layer.mlp.down_proj):
+            small.weight *= 0.3
+    head.save(folder / "head")
     return folder / "target", folder / "head"
 
 
 def save_mtp(folder: Path) -> tuple[Path, Path]:
-    """A random MiMo: a Qwen2 with a layer for the token after next, in one folder, which is target and draft."""
+    """A steady MiMo: a Qwen2 with a layer for the token after next, in one folder, which is target and draft."""
     torch.manual_seed(0)
     config = Qwen2Config(**SIZES, num_hidden_layers=2, architectures=["MiMoForCausalLM"], num_nextn_predict_layers=1)
-    target: Any = Qwen2ForCausalLM(config).eval()
-    layer: Any = Qwen2ForCausalLM(config).model.layers[0]
+    target = _steady(Qwen2ForCausalLM(config))
+    layer: Any = _steady(Qwen2ForCausalLM(config)).model.layers[0]
     own = {f"model.mtp_layers.0.{name}": value for name, value in layer.state_dict().items()}
     hidden = SIZES["hidden_size"]
     own |= {f"model.mtp_layers.0.{name}.weight": torch.ones(hidden) for name in NORMS}
-    own["model.mtp_layers.0.input_proj.weight"] = 0.2 * torch.randn(hidden, 2 * hidden)
+    # The features and then the token.
+    own["model.mtp_layers.0.input_proj.weight"] = torch.cat((0.02 * torch.randn(hidden, hidden), torch.eye(hidden)), 1)
     target.save_pretrained(folder)
     weights = {name: value.contiguous() for name, value in (target.state_dict() | own).items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

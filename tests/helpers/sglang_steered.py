@@ -18,6 +18,9 @@ LIMITS = (
     "--sleep-on-idle",  # others that wait beside it leave it the cores
 )
 
+PLAIN = (*LIMITS, "--grammar-backend", "xgrammar", "--disable-overlap-schedule")
+"""Of the server that is compared with: where scheduling is overlapped, SGLang's penalties lag a token behind."""
+
 
 class Steered(Server):
     """A server with SPECKV whose decisions ``steer`` may take over: see ``speckv_sglang_cpu/policies.py``."""

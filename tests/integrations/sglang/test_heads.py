@@ -13,7 +13,7 @@ pytest.importorskip("sglang")
 from sglang_checks import alike, distribution, undisturbed_by_aborts
 from sglang_kinds import KINDS, said
 from sglang_models import requests, save_head_pair, save_mtp
-from sglang_steered import LIMITS, Steered
+from sglang_steered import LIMITS, PLAIN, Steered
 
 from speckv.benchmarks.bench.sglang_server import Server
 
@@ -33,7 +33,7 @@ def servers(
     """Without speculation, and with a head that we decide about."""
     algorithm, mode = request.param.split("-")
     pair = head if algorithm == "EAGLE3" else save_mtp(tmp_path_factory.mktemp("mtp"))
-    plain = Server(pair[0], *LIMITS, "--grammar-backend", "xgrammar")
+    plain = Server(pair[0], *PLAIN)
     steered = Steered(pair, tmp_path_factory.mktemp("steered"), mode, algorithm=algorithm)
     try:
         yield plain.wait(), steered.wait()
@@ -66,12 +66,15 @@ def test_every_kind_of_request_is_answered_as_without(
 
 
 @pytest.mark.parametrize(
-    ("server", "temperature"), [("random", 1.0), ("random", 0.7), ("real", 1.0)], indirect=["server"]
+    ("server", "temperature", "min_p"),
+    [("random", 1.0, 0.0), ("random", 0.7, 0.3), ("real", 1.0, 0.3)],
+    indirect=["server"],
 )
 def test_sampling_has_the_targets_distribution(
-    servers: tuple[Server, Steered], server: Steered, temperature: float
+    servers: tuple[Server, Steered], server: Steered, temperature: float, min_p: float
 ) -> None:
-    assert alike(distribution(servers[0], temperature), distribution(server, temperature)) > 1e-3
+    wanted = distribution(servers[0], temperature, min_p=min_p)
+    assert alike(wanted, distribution(server, temperature, min_p=min_p)) > 1e-3
 
 
 def test_aborts_in_the_middle_leave_the_others_alone(servers: tuple[Server, Steered], server: Steered) -> None:
@@ -86,8 +89,9 @@ def test_trees_are_drafted_and_their_tokens_accepted(servers: tuple[Server, Stee
     beside = {sum(each) for answer in answers for each in answer["meta_info"]["speckv_siblings"] if each is not None}
     assert len(beside) > 5
     accepted = sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
-    assert accepted > 3, "by chance"
-    assert any(hit for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
+    siblings = sum(hit or 0 for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
+    print(accepted, siblings)
+    assert accepted > 20 and siblings > 5
 
 
 def test_unsupported_combinations_are_refused_in_one_line(head: Pair, tmp_path: Path) -> None:

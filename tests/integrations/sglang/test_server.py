@@ -19,7 +19,7 @@ pytest.importorskip("sglang")
 from sglang_checks import alike, distribution, undisturbed_by_aborts
 from sglang_kinds import KINDS, said
 from sglang_models import CONTEXT, EOS, requests, save_pair
-from sglang_steered import LIMITS, Steered, bench, speckv
+from sglang_steered import PLAIN, Steered, bench, speckv
 
 from speckv.benchmarks.bench.sglang_server import Server
 
@@ -38,7 +38,7 @@ ASKED = "whether tis nobler"
 @pytest.fixture(scope="module")
 def servers(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Steered]]:
     """Without speculation, and with SPECKV."""
-    plain = Server(pair[0], *LIMITS, "--grammar-backend", "xgrammar")
+    plain = Server(pair[0], *PLAIN)
     steered = Steered(pair, tmp_path_factory.mktemp("steered"))
     try:
         yield plain.wait(), steered.wait()
@@ -289,10 +289,15 @@ def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: St
 
 
 @pytest.mark.parametrize(
-    ("server", "temperature"), [("random", 1.0), ("random", 0.7), ("real", 1.0)], indirect=["server"]
+    ("server", "temperature", "min_p"),
+    [("random", 1.0, 0.0), ("random", 0.7, 0.3), ("real", 1.0, 0.3)],
+    indirect=["server"],
 )
-def test_sampling_has_the_targets_distribution(plain: Server, server: Steered, temperature: float) -> None:
-    assert alike(distribution(plain, temperature), distribution(server, temperature)) > 1e-3
+def test_sampling_has_the_targets_distribution(
+    plain: Server, server: Steered, temperature: float, min_p: float
+) -> None:
+    wanted = distribution(plain, temperature, min_p=min_p)
+    assert alike(wanted, distribution(server, temperature, min_p=min_p)) > 1e-3
 
 
 def test_servers_that_run_are_compared_over_their_api(plain: Server, server: Steered, tmp_path: Path) -> None:
