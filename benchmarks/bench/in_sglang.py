@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from speckv.benchmarks.bench.heads import with_head
 from speckv.benchmarks.bench.plan import (
     ADAPTIVE,
     CHAIN,
@@ -71,7 +72,7 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
         if not todo:
             continue
         with ExitStack() as held:
-            models = folders(plan.pair, held, report, *REGIMES[regime])
+            models = folders(with_head(plan.pair, plan.draft_kind, report), held, report, *REGIMES[regime])
             prompts = _ids(models[0], plan.prompts)
             turns: dict[Any, list[int]] = {}
             for repeat, policy, size in todo:

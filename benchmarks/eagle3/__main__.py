@@ -1,4 +1,4 @@
-"""`python -m speckv.benchmarks.eagle3 FOLDER`: a test-grade EAGLE-3 head for a small Llama, trained on what it says."""
+"""`python -m speckv.benchmarks.eagle3`: a test-grade EAGLE-3 head for a small Llama, trained on what it says."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from speckv.benchmarks.bench.heads import trained
 from speckv.benchmarks.cli.app import prepare_torch
 from speckv.benchmarks.common.command import JsonFile, make_app, run, show_and_store
 from speckv.benchmarks.common.machine import machine, versions
 from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.eagle3.head import Head
-from speckv.benchmarks.eagle3.training import SHARD, Sequences, accepted, said, train, vocabulary
+from speckv.benchmarks.eagle3.judged import judged
+from speckv.benchmarks.eagle3.training import SHARD, Said, accepted, said, train, vocabulary
 from speckv.benchmarks.prompts import load_prompts
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 from speckv.integrations.models.loading import load_model, load_tokenizer, resolve
+from speckv.integrations.runtime import Controller
 
 HELD = 16
 """Of so many prompts one is held out."""
@@ -29,7 +32,10 @@ app = make_app()
 
 @app.command()
 def eagle3(
-    folder: Annotated[Path, typer.Argument(help="For the head, and what it is made of; an interrupted run goes on.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="For the head, and what it is made of; by default where speckv bench looks for it."),
+    ] = None,
     pair: Annotated[str, typer.Option(help="Whose target it is for: a Llama, such as smollm2's.")] = "smollm2",
     tokens: Annotated[int, typer.Option(help="New tokens of each sequence that the target says.", min=16)] = 192,
     sequences: Annotated[int, typer.Option(help="How many it says.", min=SHARD * 2)] = 512,
@@ -41,10 +47,14 @@ def eagle3(
 ) -> None:
     """Train an EAGLE-3 head on what the target says after the training prompts, and store it as SGLang serves it.
 
-    Its text, weights and moments are kept in FOLDER as they grow. What is said after every sixteenth prompt is
-    left out of training and says what is accepted.
+    Its text, weights and moments are kept in FOLDER as they grow, so an interrupted run goes on. What is said after
+    every sixteenth prompt is left out of training: it says what is accepted, and how well the shipped controller
+    knows that.
     """
     prepare_torch(threads)
+    if folder is None and "," in pair:
+        raise SpecKVError(f"{pair}: a pair without a name; say the folder that the head is for")
+    folder = folder or trained(pair)
     settings = {"pair": pair, "tokens": tokens, "sequences": sequences, "steps": steps, "size": size, "words": words}
     _begun(folder / "settings.json", settings)
     source = resolve(pair).target
@@ -61,7 +71,7 @@ def eagle3(
     started = time.monotonic()
     with progress() as report:
         told = said(target, prompts, tokens, folder, -(-sequences // SHARD), report)
-        parts: dict[bool, Sequences] = {True: [], False: []}
+        parts: dict[bool, list[Said]] = {True: [], False: []}
         for number, one in enumerate(told):
             parts[number % len(prompts) % HELD == 0].append(one)
         held, kept = parts[True], parts[False]
@@ -75,8 +85,9 @@ def eagle3(
             "settings": settings,
             "trained_parameters": sum(value.numel() for value in head.parameters()),
             "loss": loss,
-            "text_tokens": sum(map(len, told)),
+            "text_tokens": sum(len(one.ids) - one.start for one in told),
             "accepted": accepted(target, head, held),
+            "controller": judged(target, head, held, Controller.load()),
             "seconds": time.monotonic() - started,
             "machine": machine(),
             "versions": versions(),

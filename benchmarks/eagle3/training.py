@@ -33,7 +33,12 @@ KEEP_EVERY = 25
 LIKELY = 32
 """Tokens of the target's distribution that are learnt from: nearly all of its mass."""
 
-Sequences = list[list[int]]
+
+class Said(NamedTuple):
+    """A sequence: a prompt's tokens, and from ``start`` on what the target said."""
+
+    ids: list[int]
+    start: int
 
 
 @torch.inference_mode()
@@ -45,27 +50,27 @@ def said(
     shards: int,
     report: Report,
     temperature: float = TEMPERATURE,
-) -> Sequences:
+) -> list[Said]:
     """What ``target`` says after ``prompts`` taken in turn, ``tokens`` long at most, sampled; ``shards`` · SHARD."""
     end = target.generation_config.eos_token_id
     pad = end[0] if isinstance(end, list) else (end or 0)
     sampling = GenerationConfig(
         do_sample=True, temperature=temperature, top_k=0, max_new_tokens=tokens, eos_token_id=end, pad_token_id=pad
     )
-    found: Sequences = []
+    found: list[Said] = []
     for number in range(shards):
         report("the target speaks", number, shards)
         file = folder / f"said-{number:04}.npz"
+        asked = [prompts[(number * SHARD + i) % len(prompts)] for i in range(SHARD)]
         if not file.exists():
             torch.manual_seed(number)
-            asked = [prompts[(number * SHARD + i) % len(prompts)] for i in range(SHARD)]
             longest = max(map(len, asked))
             ids = torch.tensor([[pad] * (longest - len(one)) + one for one in asked])
             mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in asked])
             out = target.generate(input_ids=ids, attention_mask=mask, generation_config=sampling)
             spoken = [_until_end(row[longest - len(one) :], len(one), pad) for row, one in zip(out, asked, strict=True)]
             _keep(file, spoken)
-        found += _kept(file)
+        found += [Said(ids, len(one)) for ids, one in zip(_kept(file), asked, strict=True)]
     report("the target speaks", shards, shards)
     return found
 
@@ -76,49 +81,21 @@ def _until_end(row: Tensor, start: int, pad: int) -> list[int]:
     return ids[: ends[0] + 1] if ends else ids
 
 
-def _keep(file: Path, sequences: Sequences) -> None:
+def _keep(file: Path, sequences: list[list[int]]) -> None:
     stream = io.BytesIO()
     np.savez_compressed(stream, ids=np.concatenate(sequences), lengths=[len(one) for one in sequences])
     write_whole(file, stream.getvalue())
 
 
-def _kept(file: Path) -> Sequences:
+def _kept(file: Path) -> list[list[int]]:
     with np.load(file, allow_pickle=False) as stored:
         return [part.tolist() for part in np.split(stored["ids"], stored["lengths"].cumsum()[:-1])]
 
 
-def vocabulary(sequences: Sequences, size: int) -> Tensor:
+def vocabulary(sequences: Sequence[Said], size: int) -> Tensor:
     """The ids of the ``size`` most frequent tokens, ascending."""
-    counts = np.bincount(np.concatenate(sequences))
+    counts = np.bincount(np.concatenate([one.ids for one in sequences]))
     return torch.from_numpy(np.sort(np.argsort(-counts, kind="stable")[:size].copy()))
-
-
-class Teacher:
-    """What ``target`` makes of ``sequences``, for what ``head`` knows; computed when first asked for, and kept."""
-
-    def __init__(self, target: Any, head: Head, sequences: Sequences) -> None:
-        self._target, self._layers, self._known, self._of = target, head.layers, head.known, sequences
-        self._lessons: dict[int, Lesson] = {}
-
-    @torch.no_grad()
-    def lessons(self, chosen: Sequence[int]) -> list[Lesson]:
-        return [self._lesson(at) for at in chosen]
-
-    def _lesson(self, at: int) -> Lesson:
-        if at not in self._lessons:
-            ids = torch.tensor(self._of[at][:LONGEST])
-            out = self._target(input_ids=ids[None], output_hidden_states=True, use_cache=False)
-            features = torch.cat([out.hidden_states[layer + 1][0, :-1] for layer in self._layers], -1)
-            logits = out.logits[0, 1:]
-            likely = logits[:, self._known].float().softmax(-1).topk(min(LIKELY, len(self._known)))
-            # Of a token that the head cannot say there is nothing to learn.
-            there = torch.isin(logits.argmax(-1), self._known)
-            self._lessons[at] = Lesson(ids, features, likely.indices, likely.values * there[:, None], there)
-        return self._lessons[at]
-
-    def embeds(self, ids: Tensor) -> Tensor:
-        embedded: Tensor = self._target.get_input_embeddings()(ids).detach()
-        return embedded.float()
 
 
 class Lesson(NamedTuple):
@@ -135,17 +112,45 @@ class Lesson(NamedTuple):
     """(L − 1,): where it is."""
 
 
+class Teacher:
+    """What ``target`` makes of ``sequences``, for what ``head`` knows; computed when first asked for, and kept."""
+
+    def __init__(self, target: Any, head: Head, sequences: Sequence[Said]) -> None:
+        self._target, self._layers, self._known, self._of = target, head.layers, head.known, sequences
+        self._lessons: dict[int, Lesson] = {}
+
+    @torch.no_grad()
+    def lessons(self, chosen: Sequence[int]) -> list[Lesson]:
+        return [self._lesson(at) for at in chosen]
+
+    def _lesson(self, at: int) -> Lesson:
+        if at not in self._lessons:
+            ids = torch.tensor(self._of[at].ids[:LONGEST])
+            out = self._target(input_ids=ids[None], output_hidden_states=True, use_cache=False)
+            features = torch.cat([out.hidden_states[layer + 1][0, :-1] for layer in self._layers], -1)
+            logits = out.logits[0, 1:]
+            likely = logits[:, self._known].float().softmax(-1).topk(min(LIKELY, len(self._known)))
+            # Of a token that the head cannot say there is nothing to learn.
+            there = torch.isin(logits.argmax(-1), self._known)
+            self._lessons[at] = Lesson(ids, features, likely.indices, likely.values * there[:, None], there)
+        return self._lessons[at]
+
+    def embeds(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self._target.get_input_embeddings()(ids).detach()
+        return embedded.float()
+
+
 def train(
-    target: Any, head: Head, sequences: Sequences, file: Path, steps: int, size: int, report: Report
-) -> float | None:
+    target: Any, head: Head, sequences: Sequence[Said], file: Path, steps: int, size: int, report: Report
+) -> float:
     """``steps`` of AdamW over batches of ``size`` sequences, by the target's distribution over what the head knows.
 
-    Returned is the mean loss of the last KEEP_EVERY steps, nats a drafted token; None if all were done before.
+    Returned is the mean loss of the last KEEP_EVERY steps, nats a drafted token.
     """
     optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    done = _resume(head, optimiser, file)
+    losses = _resume(head, optimiser, file)
     head.train()
-    losses: list[float] = []
+    done = len(losses)
     teacher = Teacher(target, head, sequences)
     for step, chosen in enumerate(_batches(len(sequences), size, steps)):
         if step < done:
@@ -160,9 +165,9 @@ def train(
         losses.append(float(loss.detach()))
         report("training", step + 1, steps)
         if (step + 1) % KEEP_EVERY == 0 or step + 1 == steps:
-            _store(head, optimiser, file, step + 1)
+            _store(head, optimiser, file, losses)
     head.eval()
-    return float(np.mean(losses[-KEEP_EVERY:])) if losses else None
+    return float(np.mean(losses[-KEEP_EVERY:]))
 
 
 def _batches(count: int, size: int, steps: int) -> Iterator[list[int]]:
@@ -194,33 +199,36 @@ def _loss(teacher: Teacher, head: Head, lessons: list[Lesson]) -> Tensor:
 
 
 @torch.inference_mode()
-def accepted(target: Any, head: Head, sequences: Sequences) -> list[float]:
-    """Shares of positions where the first 1, 2, … STEPS drafted tokens are those of the target's ``sequences``."""
+def accepted(target: Any, head: Head, sequences: Sequence[Said]) -> list[float]:
+    """Shares of positions where the first 1, 2, … STEPS drafted tokens are those that the target said."""
     right = np.zeros(STEPS)
     count = 0
     teacher = Teacher(target, head, sequences)
-    for at in range(len(sequences)):
+    for at, one in enumerate(sequences):
         (lesson,) = teacher.lessons([at])
+        begin = max(0, one.start - 2)
         embeds = teacher.embeds(lesson.ids[None, 1:])
-        alive = torch.ones(max(0, len(lesson.ids) - STEPS - 1), dtype=torch.bool)
+        alive = torch.ones(max(0, len(lesson.ids) - STEPS - 1 - begin), dtype=torch.bool)
         for step, drafted in enumerate(head.drafted(embeds, lesson.features[None].float())):
-            alive &= head.known[drafted.argmax(-1)][0, : len(alive)] == lesson.ids[2 + step :][: len(alive)]
+            said = lesson.ids[begin + 2 + step :][: len(alive)]
+            alive &= head.known[drafted.argmax(-1)][0, begin:][: len(alive)] == said
             right[step] += float(alive.sum())
         count += len(alive)
     return [float(share) for share in right / max(count, 1)]
 
 
-def _store(head: Head, optimiser: Any, file: Path, step: int) -> None:
+def _store(head: Head, optimiser: Any, file: Path, losses: list[float]) -> None:
     parts = {f"head.{name}": value for name, value in head.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         parts |= {f"adam.{number}.{name}": value for name, value in state.items()}
-    write_whole(file, save({name: value.contiguous() for name, value in parts.items()}, {"step": str(step)}))
+    parts["losses"] = torch.tensor(losses)
+    write_whole(file, save({name: value.contiguous() for name, value in parts.items()}))
 
 
-def _resume(head: Head, optimiser: Any, file: Path) -> int:
-    """The steps that ``file`` has done, its weights and moments put in place."""
+def _resume(head: Head, optimiser: Any, file: Path) -> list[float]:
+    """The losses of the steps that ``file`` has done, its weights and moments put in place."""
     if not file.exists():
-        return 0
+        return []
     parts = load_file(file)
     head.load_state_dict({name.removeprefix("head."): parts[name] for name in parts if name.startswith("head.")})
     states: dict[int, dict[str, Tensor]] = {}
@@ -229,4 +237,5 @@ def _resume(head: Head, optimiser: Any, file: Path) -> int:
             _, number, key = name.split(".")
             states.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
-    return int(states[0]["step"])
+    losses: list[float] = parts["losses"].tolist()
+    return losses

@@ -13,9 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from speckv.benchmarks.eagle3 import training
 from speckv.benchmarks.eagle3.head import STEPS, Head
-from speckv.benchmarks.eagle3.training import accepted, said, train, vocabulary
+from speckv.benchmarks.eagle3.judged import judged
+from speckv.benchmarks.eagle3.training import Said, accepted, said, train, vocabulary
+from speckv.integrations.runtime import Controller
 
-Sequences = list[list[int]]
+Sequences = list[Said]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +46,9 @@ def told(target: Any, tmp_path_factory: pytest.TempPathFactory) -> Sequences:
 def test_what_was_said_is_kept_and_its_prompts_are_in_it(target: Any, tmp_path: Path) -> None:
     prompts = [[5], [6, 7, 8]]
     first = said(target, prompts, 8, tmp_path, 1, lambda *_: None)
-    assert len(first) == training.SHARD and first[0][:1] == [5] and first[1][:3] == [6, 7, 8]
-    assert all(2 not in one[len(prompts[at % 2]) : -1] for at, one in enumerate(first)), "nothing after its end"
+    assert len(first) == training.SHARD and first[0].ids[:1] == [5] and first[1].ids[:3] == [6, 7, 8]
+    assert [one.start for one in first[:2]] == [1, 3]
+    assert all(2 not in one.ids[one.start : -1] for one in first), "nothing after its end"
     files = {file: file.read_bytes() for file in tmp_path.iterdir()}
     assert said(target, prompts, 8, tmp_path, 2, lambda *_: None)[: len(first)] == first
     assert all(file.read_bytes() == content for file, content in files.items())
@@ -58,6 +61,18 @@ def test_it_learns(target: Any, told: Sequences, tmp_path: Path) -> None:
     after = accepted(target, head, told)
     assert losses[1] < losses[0]
     assert after[0] > before[0] + 0.05 and after == sorted(after, reverse=True) and len(after) == STEPS
+
+
+def test_the_controller_is_judged_by_what_was_accepted(target: Any, told: Sequences) -> None:
+    head = Head.of(target, vocabulary(told, 80)).eval()
+    found = judged(target, head, told, Controller.load())
+    assert found["rounds"] > 100
+    assert found["reached"] == sorted(found["reached"], reverse=True) and found["predicted"]["mean"] == pytest.approx(
+        found["reached"]
+    )
+    losses = found["log_loss"]
+    assert losses["mean"] < losses["corrected"] < losses["shipped"], "an untrained head is next to never right"
+    assert found["correction"]["corrected"] < 0.5
 
 
 def test_stopped_training_goes_on_to_the_same_weights(target: Any, told: Sequences, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pages import ROOT
 
 pytest.importorskip("sglang")
 
+from sglang.srt.sampling.sampling_params import SamplingParams
 from sglang_models import save_pair
 
 from speckv.controller.cost import CostModel
@@ -157,8 +158,9 @@ class TestDraftCache:
 class Holder:
     """Stands for a request of SGLang: hashable, weakly referable."""
 
-    def __init__(self) -> None:
+    def __init__(self, **sampling: float) -> None:
         self.origin_input_ids, self.output_ids = [5, 6, 7], [8]
+        self.sampling_params = SamplingParams(**sampling)
 
     def finished(self) -> bool:
         return False
@@ -205,6 +207,18 @@ def decisions(policy: Policy) -> Decisions:
 
 
 class TestDecisions:
+    @pytest.mark.parametrize(
+        "sampling",
+        [{"frequency_penalty": 0.5}, {"presence_penalty": -0.5}, {"repetition_penalty": 1.1}, {"min_new_tokens": 2}],
+    )
+    def test_what_sglang_would_approximate_is_not_drafted_for(self, sampling: dict[str, float]) -> None:
+        deciding, other, request = decisions(Deep([3, 3, 3])), Holder(min_p=0.1), Holder(**sampling)
+        assert deciding.begin([other], [0, 2, 4]) == 2
+        assert deciding.begin([other, request], [0, 2, 4]) == 0
+        if "min_new_tokens" in sampling:
+            request.output_ids.append(9)
+            assert deciding.begin([other, request], [0, 2, 4]) == 2
+
     def test_a_round_is_told_as_it_was(self) -> None:
         policy = Deep([8, 5])
         deciding, requests = decisions(policy), [Holder(), Holder()]
