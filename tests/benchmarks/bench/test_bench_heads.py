@@ -30,11 +30,11 @@ def test_models_are_taken_as_they_are() -> None:
 
 
 def test_a_named_pair_has_the_head_that_was_trained_for_it() -> None:
-    with pytest.raises(SpecKVError, match="smollm2: no head.* python -m speckv.benchmarks.eagle3 --pair smollm2"):
+    with pytest.raises(SpecKVError, match=r"smollm2: no head.* python -m speckv.benchmarks.eagle3 --pair smollm2"):
         with_head("smollm2", "eagle3")
     head = config(trained("smollm2"), "LlamaForCausalLMEagle3")
     assert with_head("smollm2", "eagle3") == f"of smollm2,{head}"
-    with pytest.raises(SpecKVError, match="give --pair TARGET,HEAD$"):
+    with pytest.raises(SpecKVError, match=r"give --pair TARGET,HEAD$"):
         with_head("smollm2", "mtp")
 
 
