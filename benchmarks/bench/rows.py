@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.bench.plan import OURS, PLAIN, Entry
+from speckv.benchmarks.bench.plan import ADAPTIVE, OURS, PLAIN, Entry
 from speckv.benchmarks.common.ratios import Timed, geometric_mean, rows
 from speckv.benchmarks.common.tables import Table
 
@@ -39,6 +39,10 @@ def judge(entries: Sequence[Entry], against: str = PLAIN) -> list[Row]:
             found[-1] |= _latencies(ones)
             found[-1]["identical"] = sum(e["output"] == reference[_turn(e)] for e in ones)
     return sorted(found, key=lambda row: row["task"] != "all")
+
+
+def _which(row: Row) -> tuple[str, str, str]:
+    return row["framework"], row["policy"], row["task"]
 
 
 def _place(entry: Entry) -> tuple[str, str, int]:
@@ -90,11 +94,16 @@ def means(found: Sequence[Row], regimes: Sequence[str] = ("bf16", "int8", "nf4")
     """Per framework the geometric means of our ratios: over ``regimes`` in it, and over its concurrencies."""
     made = []
     for framework in dict.fromkeys(row["framework"] for row in found):
-        ours = [row for row in found if (row["framework"], row["policy"], row["task"]) == (framework, OURS, "all")]
+        ours = [row for row in found if _which(row) == (framework, OURS, "all")]
         ours = [row for row in ours if row["regime"] in regimes]
         if ours:
             keys = [key for key in ("vs_plain", "vs_fixed4", "vs_best_fixed", "vs_hf_default") if ours[0][key]]
-            made.append({"framework": framework, **{key: geometric_mean([row[key] for row in ours]) for key in keys}})
+            mean = {key: geometric_mean([row[key] for row in ours]) for key in keys}
+            stock = {_place(row): row["tokens_per_s"] for row in found if _which(row) == (framework, ADAPTIVE, "all")}
+            if stock:
+                ratios = [row["tokens_per_s"] / stock[_place(row)] for row in ours]
+                mean["vs_sglang_adaptive"] = geometric_mean(ratios)
+            made.append({"framework": framework, **mean})
     return made
 
 

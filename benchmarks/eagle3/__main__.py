@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +68,6 @@ def eagle3(
         for one in load_prompts("train")
     ]
     prompts = [ids for ids in prompts if len(ids) <= 256]
-    started = time.monotonic()
     with progress() as report:
         told = said(target, prompts, tokens, folder, -(-sequences // SHARD), report)
         parts: dict[bool, list[Said]] = {True: [], False: []}
@@ -81,14 +80,14 @@ def eagle3(
     head.save(folder)
     show_and_store(
         {
-            "kind": "head",
+            "command": " ".join(["python -m speckv.benchmarks.eagle3", *sys.argv[1:]]),
             "settings": settings,
             "trained_parameters": sum(value.numel() for value in head.parameters()),
             "loss": loss,
-            "text_tokens": sum(len(one.ids) - one.start for one in told),
+            "said_tokens": sum(len(one.ids) - one.start for one in told),
+            "held_prompts": sum(at % HELD == 0 for at in range(len(prompts))),
             "accepted": accepted(target, head, held),
             "controller": judged(target, head, held, Controller.load()),
-            "seconds": time.monotonic() - started,
             "machine": machine(),
             "versions": versions(),
         },

@@ -67,7 +67,18 @@ def test_the_mean_is_geometric_and_of_our_ratios() -> None:
         entries += [entry("plain", prompt, 100.0, regime=regime) for prompt in PROMPTS]
         entries += [entry("speckv", prompt, ms, regime=regime) for prompt in PROMPTS]
     (mean,) = means(judge(entries))
-    assert mean["vs_plain"] == pytest.approx(1.0)
+    assert mean["vs_plain"] == pytest.approx(1.0) and "vs_sglang_adaptive" not in mean
+
+
+def test_sglangs_own_adaptive_mode_is_compared_with() -> None:
+    entries = []
+    for size, ms in ((1, 50.0), (4, 200.0)):
+        for policy, took in (("plain", 100.0), ("sglang-adaptive", 100.0), ("speckv", ms)):
+            entries += [entry(policy, prompt, took, concurrency=size) for prompt in PROMPTS]
+    (mean,) = means(judge(entries))
+    assert mean["vs_sglang_adaptive"] == pytest.approx(1.0)
+    (mean,) = means(judge(entries[: len(entries) // 2]))
+    assert mean["vs_sglang_adaptive"] == pytest.approx(2.0)
 
 
 def test_frameworks_are_compared_up_to_the_first_difference() -> None:
