@@ -79,8 +79,10 @@ def _latencies(ones: Sequence[Entry]) -> Row:
         return made
     siblings, hits = (sum(sum(one.get(kind, {}).values()) for one in ones) for kind in ("siblings", "sibling_hits"))
     rounds, drafted, accepted = (sum(one[kind] for one in ones) for kind in ("rounds", "drafted", "accepted"))
+    made["tau"] = sum(one["tokens"] for one in ones) / max(1, rounds)
+    if ones[0]["policy"] == ADAPTIVE:  # SGLang tells what it accepted, and not what it drafted
+        return made | {"accepted": accepted}
     return made | {
-        "tau": sum(one["tokens"] for one in ones) / max(1, rounds),
         "mean_gamma": drafted / max(1, rounds),
         "drafted": drafted,
         "accepted": accepted,
@@ -141,7 +143,8 @@ def summary(found: Sequence[Row]) -> Table:
         cells = [row["framework"], row["regime"], str(row["concurrency"]), row["policy"], f"{row['tokens_per_s']:.2f}"]
         cells += [f"{row['vs_plain']:.2f}", f"{row['vs_best_fixed']:.2f}", f"{low:.2f}–{high:.2f}"]
         cells += ["–" if row["vs_hf_default"] is None else f"{row['vs_hf_default']:.2f}", f"{row['tau']:.2f}"]
-        cells += ["–" if row["policy"] == PLAIN else f"{row['mean_gamma']:.1f}", str(row["wasted"])]
+        drafts = row["policy"] != PLAIN and "mean_gamma" in row
+        cells += [f"{row['mean_gamma']:.1f}" if drafts else "–", str(row.get("wasted", "–"))]
         cells += [f"{row['sibling_hits']}/{row['siblings']}" if row.get("siblings") else "–"]
         cells += ["–" if row["ttft_ms"] is None else f"{row['ttft_ms']:.0f}"]
         waits = "–" if row["itl_p50_ms"] is None else f"{row['itl_p50_ms']:.0f}/{row['itl_p95_ms']:.0f}"
