@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from bench_results import LEVEL, LOSES, PAYS, Where, bench_result, both_frameworks, save
 
 from speckv.benchmarks.cli import main as cli
+from speckv.benchmarks.report.commands import commands
 from speckv.benchmarks.report.reading import Place, Result, read
 from speckv.benchmarks.report.recommend import choice, recommendations
 from speckv.benchmarks.report.verdict import details
@@ -58,6 +60,16 @@ def test_a_fixed_gamma_that_is_better_is_given(tmp_path: Path) -> None:
     assert "better beyond its interval" in text and "in hindsight" in text and "attach(target, draft, gamma=4)" in text
     assert "--speculative-algorithm STANDALONE --speculative-num-steps 4" in text
     assert "--speculative-num-draft-tokens 5" in text
+
+
+def test_a_heads_flags_are_sglangs_own(tmp_path: Path) -> None:
+    result = reading(tmp_path, {SERVER: PAYS})
+    result = msgspec.structs.replace(result, settings={**result.settings, "draft_kind": "eagle3", "pair": "smollm2"})
+    text = commands(result, Place(*SERVER), None)
+    assert '# speckv.json: {"speckv": {}}' in text and "--speculative-algorithm EAGLE3" in text
+    assert "--speculative-adaptive --speculative-adaptive-config speckv.json" in text and "model-path HEAD" in text
+    fixed = commands(result, Place(*SERVER), 2)
+    assert "--speculative-algorithm EAGLE3 --speculative-num-steps 2" in fixed and "adaptive" not in fixed
 
 
 def test_a_fixed_gamma_that_pays_where_speckv_does_not(tmp_path: Path) -> None:
