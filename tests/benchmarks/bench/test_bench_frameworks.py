@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from pages import ROOT
-from sglang_models import save_head_pair, save_pair
+from sglang_models import byte_tokenizer, save_head_pair, save_pair
 
 from speckv.benchmarks.bench.plan import Plan
 from speckv.benchmarks.bench.run import run
@@ -89,9 +89,13 @@ def test_both_frameworks_say_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.skipif(not SGLANG.exists(), reason="needs the environment that `make .venv-sglang/.ready` makes")
 def test_a_head_beside_sglangs_own_choice(tmp_path: Path) -> None:
     policies = ("plain", "fixed-2", "sglang-adaptive", "speckv")
+    target, head = save_head_pair(tmp_path / "heads")
+    tokenizer = byte_tokenizer()  # after the space that its template ends with, this target says nothing
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(target)
     heads = replace(
         plan(tmp_path / "pair", policies=policies, frameworks=("sglang",), sglang_python=str(SGLANG)),
-        pair=",".join(map(str, save_head_pair(tmp_path / "heads"))),
+        pair=f"{target},{head}",
         draft_kind="eagle3",
     )
     result = run(heads, tmp_path / "r.json", "a test", lambda *_: None)
