@@ -29,7 +29,10 @@ def with_head(pair: str, kind: str, progress: Progress = lambda *_: None) -> str
         return f"{resolve(pair, progress).target},{head}"
     head = Path(pair.split(",", 1)[1].strip()).expanduser()
     if kind == EAGLE3 and (head / "config.json").exists():
-        built = json.loads((head / "config.json").read_text(encoding="utf-8")).get("architectures") or ["none"]
+        try:
+            built = json.loads((head / "config.json").read_text(encoding="utf-8")).get("architectures") or ["none"]
+        except (ValueError, AttributeError):
+            raise SpecKVError(f"{head / 'config.json'}: no model's configuration; give --pair TARGET,HEAD") from None
         if EAGLE3 not in str(built).lower():
             raise SpecKVError(f"{head}: no EAGLE-3 head, but {built[0]}; give --pair TARGET,HEAD")
     return pair

@@ -42,3 +42,7 @@ def test_a_model_is_no_head(cache: Path) -> None:
     assert with_head(f"a/b,{config(cache / 'head', 'Eagle3LlamaForCausalLM')}", "eagle3").startswith("a/b,")
     with pytest.raises(SpecKVError, match="no EAGLE-3 head, but LlamaForCausalLM;"):
         with_head(f"a/b, {config(cache / 'model', 'LlamaForCausalLM')}", "eagle3")
+    for content in (b"{", b"[]", b"\xff"):
+        (cache / "model" / "config.json").write_bytes(content)
+        with pytest.raises(SpecKVError, match=r"config.json: no model's configuration; give"):
+            with_head(f"a/b,{cache / 'model'}", "eagle3")

@@ -90,7 +90,6 @@ def test_trees_are_drafted_and_their_tokens_accepted(servers: tuple[Server, Stee
     assert len(beside) > 5
     accepted = sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
     siblings = sum(hit or 0 for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
-    print(accepted, siblings)
     assert accepted > 20 and siblings > 5
 
 
