@@ -41,6 +41,9 @@ def end_to_end(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     repeats: Annotated[int | None, typer.Option(help="1, in SGLang 2: the second time in reverse.", min=1)] = None,
     fresh: Annotated[bool, typer.Option(help="SGLang only: a server just started for every figure.")] = False,
+    together: Annotated[
+        bool, typer.Option(help="SGLang only: all servers at once, one of them running, in turns; takes memory.")
+    ] = False,
     draft_kind: Annotated[str, typer.Option(help="SGLang only: model, or a head, eagle3 or mtp.")] = "model",
     policy: Annotated[list[str] | None, typer.Option(help="plain and others; all when left out.")] = None,
     json_file: JsonFile = None,
@@ -71,6 +74,7 @@ def end_to_end(
         repeats=repeats or REPEATS[framework],
         threads=threads,
         fresh=fresh,
+        together=together,
         draft_kind=draft_kind,
     )
     plan.check(FRAMEWORKS)

@@ -114,9 +114,10 @@ class Runner:
 
         def listen(outcome: Round) -> None:
             rounds.append(outcome)
-            said: dict[int, float] = getattr(outcome.notes, "asked", {})  # ours: by depth, before the level was there
+            asked: dict[int, Any] = getattr(outcome.notes, "asked", {})  # ours: answers, before level j was there
+            said = {at + 1: answers[0, min(at, 1)] for at, answers in asked.items()}
             accepted = outcome.accepted[0]
-            predicted.extend((round(p, 4), accepted >= j) for j, p in sorted(said.items()) if j <= outcome.gamma)
+            predicted.extend((round(float(p), 4), accepted >= j) for j, p in said.items() if j <= outcome.gamma)
 
         done = self.modes.generate(policy, inputs, self.tokens, listen, streamer=arrivals, **self.settings)
         steady = [one for one in rounds if one.verify_ms and not (one.draft_prefill or one.verify_prefill)]

@@ -89,6 +89,8 @@ class Plan:
     draft_kind: str = "model"
     fresh: bool = False
     """In SGLang: every figure from a server that was just started, without stored costs or anything to warm up with."""
+    together: bool = False
+    """In SGLang: all policies' servers at once, of which one runs at a time, in turns; takes memory."""
     servers: dict[str, str] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     api_key: str = field(default="", repr=False)
@@ -112,6 +114,8 @@ class Plan:
                 raise SpecKVError(f"draft kind {self.draft_kind}: heads are for --framework sglang alone")
             if self.draft_kind == "model" and ADAPTIVE in self.policies:
                 raise SpecKVError(f"policy {ADAPTIVE}: SGLang has it for heads; add --draft-kind eagle3 or mtp")
+        if self.fresh and self.together:
+            raise SpecKVError("together: servers that are kept are not fresh; give one of the two")
         if self.against not in self.policies:
             raise SpecKVError("policies: plain is missing, and everything is measured against it")
         counts = Counter(prompt.id for prompt in self.prompts)
@@ -132,7 +136,13 @@ class Plan:
             made: dict[str, Any] = {"pair": self.pair, "tokens": self.tokens, "temperature": self.temperature}
             made |= {"servers": self.servers, "models": self.models}
             return made | {"prompts_sha256": hashlib.sha256(asked.encode()).hexdigest()}
-        kept = ["pair", "tokens", "temperature", "threads", *(["fresh"] if self.fresh else [])]
+        kept = [
+            "pair",
+            "tokens",
+            "temperature",
+            "threads",
+            *(name for name in ("fresh", "together") if getattr(self, name)),
+        ]
         kept += ["draft_kind"] if self.draft_kind != "model" else []
         return {name: value for name, value in asdict(self).items() if name in kept} | {"controller": digest}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from speckv.benchmarks.eagle3.head import STEPS, Head
 from speckv.benchmarks.eagle3.training import Said, Teacher
-from speckv.controller.estimates import Ratio
+from speckv.controller.arrays import Floats
 from speckv.controller.features import LEAST_CONFIDENCE, RecentAcceptance
-from speckv.controller.policies.throughput import CALM, DOUBT
+from speckv.controller.policies.correction import Correction
 from speckv.integrations.runtime import Controller
 from speckv.integrations.signals import LEVEL, pack
 
@@ -26,35 +27,37 @@ LEAST = 1e-3
 
 
 def judged(target: Any, head: Head, said: Sequence[Said], controller: Controller) -> dict[str, Any]:
-    """Probabilities that depth j = 1 … STEPS is reached, as known at depth j − 1, beside what came of it.
+    """Probabilities that depth j = 1 … STEPS is reached beside what came of it.
 
-    ``corrected`` are by the policy's running ratio, ``relative`` with entropies as parts of the largest that the
-    head's vocabulary allows, which is to say, stretched to that of the target's. Log losses are in nats a depth.
+    They are as known ``before`` level j is drafted, and ``after``, by its own signals. ``corrected`` are as the policy
+    corrects them, ``relative`` with entropies as parts of the largest that the head's vocabulary allows, which is to
+    say, stretched to that of the target's; ``both`` are both. Log losses are in nats a depth.
     """
-    stretch = math.log(target.config.vocab_size) / math.log(len(head.known))
+    stretch = {"shipped": 1.0, "relative": math.log(target.config.vocab_size) / math.log(len(head.known))}
+    corrections = {"corrected": Correction(), "both": Correction()}
     outcomes: list[NDArray[np.bool_]] = []
-    found: dict[str, list[NDArray[np.float64]]] = {"shipped": [], "corrected": [], "relative": [], "both": []}
-    corrections = {name: Ratio(1.0, DOUBT, CALM) for name in ("corrected", "both")}
+    found: dict[str, dict[str, list[list[float]]]] = {when: defaultdict(list) for when in ("before", "after")}
     for text in said:
         recent = RecentAcceptance()
         for levels, accepted in _rounds(target, head, text):
-            reached = np.arange(1, STEPS + 1) <= accepted
-            outcomes.append(reached)
-            for name in ("shipped", "relative"):
-                asked = _survivals(controller, levels, recent, stretch if name == "relative" else 1.0)
-                after = "corrected" if name == "shipped" else "both"
-                found[name].append(asked)
-                found[after].append(np.minimum(asked * corrections[after].value, 1.0))
-                corrections[after].add(float(reached.sum()), float(asked.sum()))
+            outcomes.append(np.arange(1, STEPS + 1) <= accepted)
+            for (name, scale), (corrected, correction) in zip(stretch.items(), corrections.items(), strict=True):
+                asked = _answers(controller, levels, recent, scale)
+                for of, totals in ((name, Correction().totals), (corrected, correction.totals)):
+                    known = [totals(answers, drafted) for drafted, answers in asked.items()]
+                    found["before"][of].append([known[0][0], *(after[1] for after in known[1:-1])])
+                    found["after"][of].append([after[0] for after in known[1:]])
+                correction.learn(asked, [accepted], STEPS)
             recent.add(accepted, STEPS)
     truth = np.array(outcomes)
-    found["mean"] = [truth.mean(axis=0)] * len(truth)
+    for by in found.values():
+        by["mean"] = [truth.mean(axis=0).tolist()] * len(truth)
     return {
         "rounds": len(truth),
         "reached": truth.mean(axis=0).tolist(),
-        "predicted": {name: np.mean(rows, axis=0).tolist() for name, rows in found.items()},
-        "log_loss": {name: _loss(np.array(rows), truth) for name, rows in found.items()},
-        "correction": {name: ratio.value for name, ratio in corrections.items()},
+        "predicted": {when: {of: np.mean(p, axis=0).tolist() for of, p in by.items()} for when, by in found.items()},
+        "log_loss": {when: {of: _loss(np.array(p), truth) for of, p in by.items()} for when, by in found.items()},
+        "correction": {name: one.values for name, one in corrections.items()},
     }
 
 
@@ -79,13 +82,15 @@ def _rounds(target: Any, head: Head, text: Said) -> Iterator[tuple[Levels, int]]
         at += accepted + 1
 
 
-def _survivals(controller: Controller, levels: Levels, recent: RecentAcceptance, stretch: float) -> NDArray[np.float64]:
-    """P(accepted ≥ j) by j, each from the j − 1 levels before."""
-    rows = np.zeros((STEPS, 7), dtype=np.float32)
-    for drafted in range(STEPS):
+def _answers(controller: Controller, levels: Levels, recent: RecentAcceptance, stretch: float) -> dict[int, Floats]:
+    """By how many levels were drafted, what the policy would be told: P(accepted ≥ j), (1, K)."""
+    found: dict[int, Floats] = {}
+    for drafted in range(STEPS + 1):
+        row = np.zeros((1, 7), dtype=np.float32)
         if drafted:
             entropies, confidences = stretch * levels[:drafted, 0], levels[:drafted, 1]
             surprise = np.log(np.maximum(confidences, LEAST_CONFIDENCE)).sum()
-            rows[drafted, :3] = entropies.mean(), surprise, entropies.max()
-        rows[drafted, 3:] = *recent.values, 0, drafted
-    return controller.survival(rows, (1,))[:, 0].astype(np.float64)
+            row[0, :3] = entropies.mean(), surprise, entropies.max()
+        row[0, 3:] = *recent.values, 0, drafted
+        found[drafted] = controller.survival(row, (0, 1) if drafted else (1,)).copy()
+    return found

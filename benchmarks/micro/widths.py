@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from speckv.benchmarks.bench.in_sglang import folders, own_python, wait_for
+from speckv.benchmarks.bench.in_sglang import folders, own_python
+from speckv.benchmarks.bench.serving import wait_for
 from speckv.benchmarks.bench.sglang_server import Server
 from speckv.benchmarks.common.command import JsonFile, make_app, show_and_store
 from speckv.benchmarks.common.command import run as run_command

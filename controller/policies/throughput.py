@@ -13,6 +13,7 @@ from speckv.controller.cost import MOST_TABLES, CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.estimates import Ratio
 from speckv.controller.features import FURTHEST, LEAST_CONFIDENCE
+from speckv.controller.policies.correction import Correction
 from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policies.pace import Pace
 from speckv.controller.policies.siblings import SiblingPlan
@@ -22,9 +23,6 @@ from speckv.controller.tree import best_common, best_count, best_ragged
 HIGHEST_CEILING = 20
 AHEAD = 3
 """Levels that are looked ahead where each is decided on: verify times have steps, so two may pay where one does not."""
-
-CALM, DOUBT = 0.99, 16.0
-"""Weight that the correction keeps per later round, and that of its starting value 1: it is for a lasting bias."""
 
 LENGTH, LATELY = 128.0, 0.95
 """Tokens of output expected of the first request, and the weight one keeps per later one."""
@@ -48,8 +46,10 @@ class _Notes:
     """The first three of these, (n,) each."""
     entropies: NDArray[np.float32]
     """(n,): their sum over the drafted levels."""
-    asked: dict[int, float] = field(default_factory=dict)
-    """By depth j, Σ over requests of P(accepted ≥ j) as predicted, uncorrected, before level j was there."""
+    asked: dict[int, Floats] = field(default_factory=dict)
+    """By how many levels were drafted, the controller's answers (n, K): P(accepted ≥ j) from that level on, or of 1."""
+    first: float = 0.0
+    """Σ over requests of P(accepted ≥ 1) as predicted, uncorrected, before anything was drafted."""
     siblings: int | None = None
     """Of each request, where that is decided before drafting."""
     values: Floats | None = None
@@ -82,7 +82,7 @@ class ThroughputPolicy(LearnedPolicy):
         self.cost, self.per_level = cost, per_level
         self._length = Ratio(LENGTH, 1.0, LATELY)
         self._plan = SiblingPlan(max_gamma, siblings)
-        self._correction = Ratio(1.0, DOUBT, CALM)
+        self._correction = Correction()
         self._paces: dict[int, Pace] = {}
         self._tables: dict[int, tuple[Floats, Floats]] = {}
         self._further = tuple(range((AHEAD if per_level else FURTHEST) + 1))
@@ -103,8 +103,9 @@ class ThroughputPolicy(LearnedPolicy):
         of = tuple(features[:3])
         notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, features, of, entropies)
         gains, tokens = self._gains(notes, self._alive(notes, 0, self._further[1:]), 0)
+        notes.first = float(np.add.reduce(notes.asked[0][:, 0]))
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
-        pays = depth > 0 or pace.option(notes.asked[1]) >= rate * drafting[1]
+        pays = depth > 0 or pace.option(notes.first) >= rate * drafting[1]
         pace.promise(size, float(tokens[depth, choice]), float(gains[depth, choice]) / rate)
         return limit if pace.drafts(pays, size, sum(request.stale for request in this.requests)) else 0
 
@@ -155,14 +156,15 @@ class ThroughputPolicy(LearnedPolicy):
     def observe(self, this: Round) -> None:
         self.cost.observe(this)
         notes: _Notes | None = this.notes
-        asked = {} if notes is None or notes.broken else notes.asked
-        depths = [depth for depth in range(1, this.gamma + 1) if depth in asked]
-        if depths:
-            survived = (np.asarray(this.accepted)[:, None] >= depths).sum()
-            self._correction.add(float(survived) / this.size, sum(asked[depth] for depth in depths) / this.size)
+        first = rate = 0.0
+        if notes is not None:
+            rate = notes.rate
+            if this.levels and not notes.broken:
+                first = notes.first
+                self._correction.learn(notes.asked, this.accepted, this.gamma)
         if (values := self._values(this)) is not None:
             self._plan.learn(this, values)
-        self._pace(this.size).learn(this, asked.get(1, 0.0), notes.rate if notes else 0.0)
+        self._pace(this.size).learn(this, first, rate)
         self.cost.tables(this.size, self.max_gamma)  # now, and not when a round waits for its decision
 
     def prefill(self, size: int, requests: int, tokens: int) -> bool:
@@ -210,15 +212,8 @@ class ThroughputPolicy(LearnedPolicy):
 
     def _alive(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> list[float]:
         """Σ over requests of P(accepted ≥ j), corrected: as known before, and of j = drafted + e for each e."""
-        answers = self.controller.survival(notes.features.T, further)
-        correction, size = self._correction.value, len(answers)
-        totals = (answers[0] if size == 1 else np.add.reduce(answers, 0)).tolist()
-        for more, total in zip(further, totals, strict=True):
-            if more:
-                notes.asked[drafted + more] = total
-        if correction > 1.0 and size > 1:
-            return [notes.alive, *np.add.reduce(np.minimum(answers * correction, 1.0), 0).tolist()]
-        return [notes.alive, *[min(size, total * correction) for total in totals]]
+        answers = notes.asked[drafted] = self.controller.survival(notes.features.T, further).copy()
+        return [notes.alive, *self._correction.totals(answers, drafted)]
 
     def _gains(self, notes: _Notes, alive: list[float], drafted: int) -> tuple[Floats, Floats]:
         """What verifying γ = first, first + 1 … levels with each planned number of siblings is worth, and its tokens.

@@ -180,7 +180,7 @@ def test_a_controller_that_is_wrong_by_a_factor_is_corrected(
     one = policy(Oracle(here.acceptance, bias), calibrated(here), per_level)
     assert earned(here, settled(one, here)) >= WORTH * here.best_fixed()
     if world[1] < 0.2:  # it drafts enough to learn by how much; a survival said to be above 1 is said to be 1
-        assert one._correction.value == pytest.approx(1 / bias, rel=0.2)
+        assert one._correction.seen.value == pytest.approx(1 / bias, rel=0.2)
 
 
 @MODES
