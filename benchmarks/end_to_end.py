@@ -88,7 +88,9 @@ def end_to_end(
     if result["bound"]:
         prediction(result["bound"]).show()
     for mean in result["means"]:
-        said = ", ".join(f"{value:.3f} {key.replace('_', ' ')}" for key, value in mean.items() if key != "framework")
+        said = ", ".join(
+            f"{value:.3f} {key.replace('_', ' ')}" for key, value in mean.items() if isinstance(value, float)
+        )
         print(f"{OURS} in {mean['framework']}, geometric mean: {said}")
     if json_file is not None:
         store(result, json_file)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.bench.plan import ADAPTIVE, OURS, PLAIN, Entry
-from speckv.benchmarks.common.ratios import Timed, geometric_mean, rows
+from speckv.benchmarks.bench.plan import ADAPTIVE, OURS, PLAIN, STOCK, Entry
+from speckv.benchmarks.common.ratios import Timed, geometric_mean, interval, resamples, rows
 from speckv.benchmarks.common.tables import Table
 
 Row = dict[str, Any]
@@ -92,21 +92,46 @@ def _latencies(ones: Sequence[Entry]) -> Row:
     }
 
 
-def means(found: Sequence[Row], regimes: Sequence[str] = ("bf16", "int8", "nf4")) -> list[Row]:
-    """Per framework the geometric means of our ratios: over ``regimes`` in it, and over its concurrencies."""
-    made = []
+def means(
+    found: Sequence[Row], entries: Sequence[Entry] = (), regimes: Sequence[str] = ("bf16", "int8", "nf4")
+) -> list[Row]:
+    """Per framework the geometric means of our ratios: over ``regimes`` in it, and over its concurrencies.
+
+    ``ci`` are the 95 % intervals, over prompts, of those against a policy that is not chosen in hindsight, where there
+    are ``entries``.
+    """
+    made: list[Row] = []
     for framework in dict.fromkeys(row["framework"] for row in found):
         ours = [row for row in found if _which(row) == (framework, OURS, "all")]
         ours = [row for row in ours if row["regime"] in regimes]
-        if ours:
-            keys = [key for key in ("vs_plain", "vs_fixed4", "vs_best_fixed", "vs_hf_default") if ours[0][key]]
-            mean = {key: geometric_mean([row[key] for row in ours]) for key in keys}
-            stock = {_place(row): row["tokens_per_s"] for row in found if _which(row) == (framework, ADAPTIVE, "all")}
-            if stock:
-                ratios = [row["tokens_per_s"] / stock[_place(row)] for row in ours]
-                mean["vs_sglang_adaptive"] = geometric_mean(ratios)
-            made.append({"framework": framework, **mean})
+        if not ours:
+            continue
+        keys = [key for key in ("vs_plain", "vs_fixed4", "vs_best_fixed", "vs_hf_default") if ours[0][key]]
+        mean: Row = {key: geometric_mean([row[key] for row in ours]) for key in keys}
+        stock = {_place(row): row["tokens_per_s"] for row in found if _which(row) == (framework, ADAPTIVE, "all")}
+        if stock:
+            mean["vs_sglang_adaptive"] = geometric_mean([row["tokens_per_s"] / stock[_place(row)] for row in ours])
+        places = {_place(row) for row in ours}
+        here = [entry for entry in entries if _place(entry) in places]
+        against = {"vs_plain": PLAIN, "vs_hf_default": STOCK, "vs_sglang_adaptive": ADAPTIVE}
+        if here:
+            mean["ci"] = {key: _mean_interval(here, policy) for key, policy in against.items() if key in mean}
+        made.append({"framework": framework, **mean})
     return made
+
+
+def _mean_interval(entries: Sequence[Entry], policy: str) -> list[float]:
+    """Of the geometric mean over places of our tokens per second over those of ``policy``, prompts resampled."""
+    prompts = list(dict.fromkeys(entry["prompt_id"] for entry in entries))
+    weights = resamples(len(prompts))
+    logs = []
+    for place in dict.fromkeys(map(_place, entries)):
+        here = [entry for entry in entries if _place(entry) == place]
+        ours, other = (_timed(here, name, prompts) for name in (OURS, policy))
+        logs.append(
+            np.log((weights @ ours.tokens) * (weights @ other.ms) / (weights @ other.tokens) / (weights @ ours.ms))
+        )
+    return interval(np.exp(np.mean(logs, axis=0)))
 
 
 def agreement(entries: Sequence[Entry]) -> list[Row]:

@@ -69,7 +69,8 @@ def run(plan: Plan, out: Path | None, command: str, report: Report) -> dict[str,
         result["costs"] |= {name: of for name, of in unit["facts"].get("costs", {}).items() if name in plan.regimes}
         result["skipped"] += [one for one in unit["facts"].get("skipped", []) if one[1] in plan.regimes]
     rows = judge(entries, plan.against)
-    result |= {"rows": rows, "means": means(rows), "agreement": agreement(entries), "bound": [], "entries": entries}
+    result |= {"rows": rows, "means": means(rows, entries), "agreement": agreement(entries)}
+    result |= {"bound": [], "entries": entries}
     if out is not None:
         store(result, out)
     return result

@@ -37,9 +37,7 @@ def rows(
     (``ci``: 95 % intervals). ``oracle_share`` = (policy − best fixed) / (clairvoyant − best fixed).
     """
     count = len(tasks)
-    draws = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    weights = np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(float)
-    weights = np.concatenate((np.ones((1, count)), weights))  # the first is the sample itself
+    weights = np.concatenate((np.ones((1, count)), resamples(count, seed)))  # the first is the sample itself
     rates = {name: (weights @ one.tokens) / (weights @ one.ms) for name, one in timed.items()}
     best = np.argmax([rates[name] for name in fixed], axis=0)
     found = []
@@ -57,7 +55,7 @@ def rows(
                 row["best_fixed"] = fixed[int(best[0])]
                 row["oracle_share"], share = _share(here[name], bar, here.get("clairvoyant"))
                 ratios |= {} if share is None else {"oracle_share": share}
-                row["ci"] = {key: _interval(values[1:]) for key, values in ratios.items()}
+                row["ci"] = {key: interval(values[1:]) for key, values in ratios.items()}
                 found.append(row)
     return found
 
@@ -69,7 +67,14 @@ def _share(rate: Array, bar: Array, bound: Array | None) -> tuple[float | None, 
     return float(shares[0]), shares
 
 
-def _interval(values: Array) -> list[float]:
+def resamples(count: int, seed: int = 0) -> Array:
+    """(RESAMPLES, count): how often each of ``count`` prompts is drawn, as many with replacement."""
+    draws = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(float)
+
+
+def interval(values: Array) -> list[float]:
+    """The bounds of the middle 95 % of ``values``."""
     return [float(bound) for bound in np.nanpercentile(values, (2.5, 97.5))]
 
 

@@ -22,6 +22,8 @@ def _end_to_end(result: Result) -> str:
     order = "one server after the other" if framework == "sglang" else "policies interleaved"
     if settings.get("fresh"):
         order = "every figure of a server that was just started, its costs timed by itself"
+    if settings.get("together"):
+        order = "all servers at once, of which one runs, in turns"
     if framework == "sglang" and settings["repeats"] > 1:
         order += f", {settings['repeats']} times in mirrored order"
     fixed = listed(row["policy"] for row in rows if row["policy"] == PLAIN or row["policy"].startswith("fixed-"))
@@ -35,7 +37,8 @@ def _end_to_end(result: Result) -> str:
     names["vs_sglang_adaptive"] = "sglang-adaptive"
     parts = [introduced(intro, summary(rows))]
     for mean in result["means"]:
-        said = ", ".join(f"{mean[key]:.2f} of {name}" for key, name in names.items() if key in mean)
+        within = {key: f" ({low:.2f}–{high:.2f})" for key, (low, high) in mean.get("ci", {}).items()}
+        said = ", ".join(f"{mean[key]:.2f}{within.get(key, '')} of {of}" for key, of in names.items() if key in mean)
         parts.append(f"Geometric mean of speckv over the bf16, int8 and nf4 targets measured: {said}.")
     return "\n\n".join(parts)
 

@@ -75,8 +75,9 @@ def test_sglangs_own_adaptive_mode_is_compared_with() -> None:
     for size, ms in ((1, 50.0), (4, 200.0)):
         for policy, took in (("plain", 100.0), ("sglang-adaptive", 100.0), ("speckv", ms)):
             entries += [entry(policy, prompt, took, concurrency=size) for prompt in PROMPTS]
-    (mean,) = means(judge(entries))
+    (mean,) = means(judge(entries), entries)
     assert mean["vs_sglang_adaptive"] == pytest.approx(1.0)
+    assert mean["ci"] == {key: pytest.approx([1.0, 1.0]) for key in ("vs_plain", "vs_sglang_adaptive")}
     (mean,) = means(judge(entries[: len(entries) // 2]))
     assert mean["vs_sglang_adaptive"] == pytest.approx(2.0)
 

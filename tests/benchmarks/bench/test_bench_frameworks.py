@@ -97,10 +97,12 @@ def test_a_head_beside_sglangs_own_choice(tmp_path: Path) -> None:
         plan(tmp_path / "pair", policies=policies, frameworks=("sglang",), sglang_python=str(SGLANG)),
         pair=f"{target},{head}",
         draft_kind="eagle3",
+        together=True,
+        repeats=2,
     )
     result = run(heads, tmp_path / "r.json", "a test", lambda *_: None)
     of = {row["policy"]: row for row in result["rows"] if row["task"] == "all"}
-    assert {name: row["identical"] for name, row in of.items()} == dict.fromkeys(policies, len(PROMPTS))
+    assert {name: row["identical"] for name, row in of.items()} == dict.fromkeys(policies, 2 * len(PROMPTS))
     assert of["fixed-2"]["drafted"] > 0 and result["settings"]["draft_kind"] == "eagle3"
 
 
