@@ -85,7 +85,7 @@ class UnderWay:
     said: Letter | None = None
     """(n, 2 γ + 1): the spine's tokens, then those that the target gave, as many as were accepted and one."""
     marks: dict[str, Any] = field(default_factory=dict)
-    begin_ms: float = 0.0
+    beside_ms: float = 0.0  # deciding before and after drafting
     began: float = 0.0
     """On the host's clock, seconds."""
     before: UnderWay | None = None
@@ -153,7 +153,7 @@ class Decisions:
         self._unfinished.append(self.round)
         self.round.limit = self._decide(lambda: self.policy.begin(this, room))
         this.resting = self.rests and self.round.limit == 0
-        self.round.begin_ms = this.decide_ms
+        self.round.beside_ms = this.decide_ms
         return self.round.limit
 
     def first(self, requests: Sequence[Any]) -> int:
@@ -176,7 +176,8 @@ class Decisions:
         this, start = self.round.this, time.perf_counter()
         this.gamma = gamma
         count = self.ranks.agree(lambda: self.policy.common(this, allowed)) if len(allowed) > 1 else 0
-        this.decide_ms += 1e3 * (time.perf_counter() - start)
+        self.round.beside_ms += (took := 1e3 * (time.perf_counter() - start))
+        this.decide_ms += took
         return count
 
     def interrupt(self) -> None:  # something other than a round comes next
@@ -195,8 +196,8 @@ class Decisions:
         self._readings.append((tokens, start, self.stopwatch.mark()))
 
     def mark(self, point: str) -> None:
-        """Note the time of a point in the round."""
-        if self.round is not None:
+        """Note the time of a point in the round, once."""
+        if self.round is not None and point not in self.round.marks:
             self.round.marks[point] = self.stopwatch.mark()
 
     def finish(self, correct: list[int]) -> UnderWay | None:
@@ -204,24 +205,24 @@ class Decisions:
         if not self._unfinished:
             return None
         ended = self._unfinished.popleft()
-        this, marks = ended.this, ended.marks
+        this = ended.this
         if ended.first and not ended.drafted:
             ended.drafted.append(ended.first_level())
         ended.outcome(correct)
 
         def between(start: str, end: str) -> float | None:
-            return self.stopwatch.ms(marks.get(start), marks.get(end))
+            return self.stopwatch.ms(ended.marks.get(start), ended.marks.get(end))
 
         if (drafting := between("caught_up", "drafted")) is not None:
-            this.draft_ms = max(0.0, drafting - (this.decide_ms - ended.begin_ms))
-        this.verify_ms, this.extend_ms = between("drafted", "verified"), between("verified", "extended")
+            this.draft_ms = max(0.0, drafting - (this.decide_ms - ended.beside_ms))
+        this.verify_ms, this.extend_ms = between("chosen", "verified"), between("verified", "extended")
         took = between("begun", "caught_up") if this.caught_up else None
         drafted = (this.draft_ms,) if ended.limit else ()
         forwards = (this.verify_ms, *drafted, *(() if this.resting else (this.extend_ms,)))
         ended.device_ms = None if None in forwards else sum(filter(None, (*forwards, took)))
         if ended.before is not None and ended.before.device_ms is not None:
-            elapsed, device_ms = 1e3 * (ended.began - ended.before.began), ended.before.device_ms
-            this.before_ms = min(max(0.0, elapsed - device_ms), HICCUP * device_ms)
+            elapsed = 1e3 * (ended.began - ended.before.began)
+            this.before_ms = min(max(0.0, elapsed - ended.before.device_ms), HICCUP * ended.before.device_ms)
             this.after_rest = ended.before.limit == 0
         ended.before = None
         if self.ranks.decides:
@@ -234,9 +235,8 @@ class Decisions:
 
     def _notice(self, requests: Sequence[Any]) -> None:
         """Tell the policy which requests have ended since the last round, and how long reading took."""
-        for request in self._running:
-            if request.finished():
-                self.policy.ended(len(request.output_ids))
+        for request in filter(lambda one: one.finished(), self._running):
+            self.policy.ended(len(request.output_ids))
         self._running = list(requests)
         while self._readings and (took := self.stopwatch.ms(*self._readings[0][1:])) is not None:
             self.policy.caught_up(self._readings.popleft()[0], took)

@@ -65,6 +65,7 @@ class Drafter(EagleDraftWorker):
         steps = self.decisions.first(batch.reqs)
         self.owner.adaptive_controller.activate(steps)
         if not steps:
+            self.decisions.mark("drafted")
             # The first draft token is the argmax of what went before, not a draw: to leave it unused is to have
             # proposed nothing, and biases no distribution.
             return self.owner._build_trivial_verify_input(batch)
@@ -77,7 +78,9 @@ class Drafter(EagleDraftWorker):
         if gamma > 1 and not self.decisions.policy.per_level:
             assert self.decisions.round is not None
             self.decisions.round.rest = Letter(self._recorded[: len(batch.reqs), : gamma - 1])
+        self.decisions.mark("drafted")
         count = self.decisions.siblings(gamma, self.owner.adaptive_controller.counts(gamma))
+        self.decisions.mark("chosen")  # so that what it takes to build a tree is the verify's, which it is paid for
         if count:
             return self._with_siblings(batch, chain, gamma, count)
         if gamma != steps:

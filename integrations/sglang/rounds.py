@@ -146,7 +146,7 @@ class Rounds(EAGLEWorkerV2):
         return result
 
     def verify(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        self.decisions.mark("drafted")
+        self.decisions.mark("chosen")
         tree: EagleVerifyInput = batch.spec_info
         gamma, size, chain_topk = self.speculative_num_steps, len(batch.reqs), self.topk
         self.topk = tree.topk

@@ -236,7 +236,7 @@ class TestDecisions:
         deciding.round.places = Letter(torch.tensor([[1, 12], [0, 3]]))
         # The first is right in all of its spine; the second in one token of it, then in a sibling.
         deciding.round.said = Letter(torch.tensor([[1, 2, 3, 4, 1, 2, 3, 4, 9], [1, 2, 3, 4, 1, 8, 9, 0, 0]]))
-        for point in ("drafted", "verified", "extended"):
+        for point in ("drafted", "chosen", "verified", "extended"):
             deciding.mark(point)
         policy.answers.append(0)
         assert deciding.begin(requests, [0, 2, 4, 6]) == 0, "the next one begins before this one has ended"
@@ -261,7 +261,7 @@ class TestDecisions:
 
         def run(verify_s: float, host_s: float) -> None:
             deciding.begin(requests, [0, 2])
-            deciding.mark("drafted")
+            deciding.mark("chosen")
             clock.now += verify_s
             deciding.mark("verified")
             if not overlapped or len(deciding._unfinished) > 1:
