@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from speckv.benchmarks.bench.plan import ADAPTIVE, OURS, PLAIN, STOCK, Entry
-from speckv.benchmarks.common.ratios import Timed, geometric_mean, interval, resamples, rows
+from speckv.benchmarks.bench.plan import ADAPTIVE, OURS, PLAIN, Entry
+from speckv.benchmarks.common.ratios import AGAINST, Timed, geometric_mean, interval, resamples, rows
 from speckv.benchmarks.common.tables import Table
 
 Row = dict[str, Any]
@@ -106,16 +106,12 @@ def means(
         ours = [row for row in ours if row["regime"] in regimes]
         if not ours:
             continue
-        keys = [key for key in ("vs_plain", "vs_fixed4", "vs_best_fixed", "vs_hf_default") if ours[0][key]]
+        keys = [key for key in (*AGAINST, "vs_best_fixed") if ours[0][key]]
         mean: Row = {key: geometric_mean([row[key] for row in ours]) for key in keys}
-        stock = {_place(row): row["tokens_per_s"] for row in found if _which(row) == (framework, ADAPTIVE, "all")}
-        if stock:
-            mean["vs_sglang_adaptive"] = geometric_mean([row["tokens_per_s"] / stock[_place(row)] for row in ours])
         places = {_place(row) for row in ours}
         here = [entry for entry in entries if _place(entry) in places]
-        against = {"vs_plain": PLAIN, "vs_hf_default": STOCK, "vs_sglang_adaptive": ADAPTIVE}
         if here:
-            mean["ci"] = {key: _mean_interval(here, policy) for key, policy in against.items() if key in mean}
+            mean["ci"] = {key: _mean_interval(here, policy) for key, policy in AGAINST.items() if key in mean}
         made.append({"framework": framework, **mean})
     return made
 

@@ -13,6 +13,14 @@ RESAMPLES = 2000
 LEAST_ROOM = 0.02
 """Below this share of possible gain over the best fixed γ, ``oracle_share`` says nothing."""
 
+AGAINST = {
+    "vs_plain": "plain",
+    "vs_fixed4": "fixed-4",
+    "vs_hf_default": "hf-default",
+    "vs_sglang_adaptive": "sglang-adaptive",
+}
+"""The policies that all are compared with where they were run, by the ratio's name."""
+
 Array = NDArray[np.float64]
 
 
@@ -32,9 +40,9 @@ def rows(
 ) -> list[dict[str, Any]]:
     """A row per policy and task, "all" first.
 
-    ``vs_plain``, ``vs_fixed4``, ``vs_best_fixed`` and ``vs_hf_default`` are ratios of Σtokens / Σtime, None where there
-    is no such policy. The best of ``fixed`` is chosen in hindsight on all prompts, and anew in each resample of prompts
-    (``ci``: 95 % intervals). ``oracle_share`` = (policy − best fixed) / (clairvoyant − best fixed).
+    ``vs_best_fixed`` and those of AGAINST are ratios of Σtokens / Σtime, None where there is no such policy. Best of
+    ``fixed`` is what is so in hindsight on all prompts, and anew in each resample of prompts (``ci``: 95 % intervals).
+    ``oracle_share`` = (policy − best fixed) / (clairvoyant − best fixed).
     """
     count = len(tasks)
     weights = np.concatenate((np.ones((1, count)), resamples(count, seed)))  # the first is the sample itself
@@ -46,8 +54,7 @@ def rows(
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have no prompt of a task
             here = {n: (weights * member) @ t.tokens / ((weights * member) @ t.ms) for n, t in timed.items()}
             bar = np.take_along_axis(np.stack([here[name] for name in fixed]), best[None, :], axis=0)[0]
-            bars = {"vs_plain": here.get("plain"), "vs_fixed4": here.get("fixed-4"), "vs_best_fixed": bar}
-            bars["vs_hf_default"] = here.get("hf-default")
+            bars = {"vs_best_fixed": bar} | {key: here.get(of) for key, of in AGAINST.items()}
             for name in timed:
                 row: dict[str, Any] = {"policy": name, "task": task, "tokens_per_s": float(1e3 * here[name][0])}
                 ratios = {key: here[name] / other for key, other in bars.items() if other is not None}

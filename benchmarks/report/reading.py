@@ -57,6 +57,7 @@ class Row(msgspec.Struct, frozen=True):
     ttft_ms: Natural | None = None
     vs_fixed4: Positive | None = None
     vs_hf_default: Positive | None = None
+    vs_sglang_adaptive: Positive | None = None
     itl_mean_ms: Natural | None = None
     itl_p50_ms: Natural | None = None
     itl_p95_ms: Natural | None = None

@@ -48,6 +48,12 @@ def _place(result: Result, place: Place) -> str:
     return "\n".join(lines)
 
 
+STOCK_CHOICES = {
+    "vs_hf_default": "transformers' own default",
+    "vs_sglang_adaptive": "SGLang's own --speculative-adaptive without a speckv object",
+}
+
+
 def choice(result: Result, place: Place) -> tuple[int | None, str]:
     """The γ to use (None lets speckv choose, 0 is plain decoding), and the reason with its figures.
 
@@ -106,10 +112,12 @@ def _more(ours: Row, prompts: int) -> str:
 
 
 def _stock(ours: Row) -> str:
-    """A warning where transformers' own default is faster than ours."""
-    if ours.vs_hf_default is None or finding(ours, "vs_hf_default") is not Finding.BELOW:
-        return ""
-    return f" Against transformers' own default speckv reached {ratio(ours, 'vs_hf_default')}: that default was faster."
+    """A warning where a framework's own choice is faster than ours."""
+    said = ""
+    for key, whose in STOCK_CHOICES.items():
+        if getattr(ours, key) is not None and finding(ours, key) is Finding.BELOW:
+            said += f" Against {whose} {OURS} reached {ratio(ours, key)}: that was faster."
+    return said
 
 
 def _few(result: Result, place: Place, ours: Row) -> str:

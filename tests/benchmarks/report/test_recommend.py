@@ -124,7 +124,13 @@ def test_a_lead_without_drafting_is_not_speculations(tmp_path: Path) -> None:
 
 def test_transformers_default_where_it_is_faster(tmp_path: Path) -> None:
     text = said(reading(tmp_path, {HERE: PAYS | {"hf-default": 1.8}}))
-    assert "that default was faster" in text
+    assert "Against transformers' own default" in text and "that was faster" in text
+
+
+def test_sglangs_own_choice_where_it_is_faster(tmp_path: Path) -> None:
+    text = said(reading(tmp_path, {HERE: PAYS | {"sglang-adaptive": 1.8}}))
+    assert "Against SGLang's own --speculative-adaptive" in text and "that was faster" in text
+    assert "was faster" not in said(reading(tmp_path, {HERE: PAYS | {"sglang-adaptive": 1.1}}))
 
 
 @pytest.mark.parametrize(
