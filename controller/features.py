@@ -29,7 +29,7 @@ SURVIVAL_FEATURES = (
 """Ours: what tells whether at least k + e of a round's tokens would be accepted.
 
 The first three are of its first k tokens (zeros where there are none yet), the acceptances of the rounds before in this
-text. With e = 0 the question is whether those drafted so far survive.
+sequence. With e = 0 the question is whether those drafted so far survive.
 """
 
 FURTHEST = 8
@@ -64,7 +64,7 @@ LEAST_CONFIDENCE = 1e-5
 
 
 class RecentAcceptance:
-    """How often a token that follows an accepted one was accepted too, as two memories of one text, short and long.
+    """How often a token that follows an accepted one was accepted too, as two memories of one sequence, short and long.
 
     Each starts at ``START`` of so many tokens' weight, and keeps so much of its weight per later token (``MEMORIES``).
     """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS, FEATURES, SIGNAL_FEATURES, SURVIVAL_FEATURES
 from speckv.controller.records import Row, as_stored
-from speckv.controller.walks import Array, Text, survival_data
+from speckv.controller.walks import Array, TracedSequence, survival_data
 
 TEST_SHARE = 0.2
 ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -74,8 +74,10 @@ def held_out(groups: Sequence[str] | NDArray[np.str_], seed: int) -> NDArray[np.
     return np.array([group in test for group in groups])
 
 
-def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", texts: Sequence[Text] = ()) -> Trained:
-    """Fit the acceptance head to ``rows`` and, where there are any, the survival head to ``texts``.
+def train(
+    rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", sequences: Sequence[TracedSequence] = ()
+) -> Trained:
+    """Fit the acceptance head to ``rows`` and, where there are any, the survival head to ``sequences``.
 
     Each is judged on held-out prompts, then fitted again to everything. ``estimator`` is the acceptance head's, one of
     ESTIMATORS. Raises SpecKVError for another estimator or too few prompts.
@@ -96,16 +98,16 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", texts: S
         }
     }
     heads = {"acceptance_rate": fit(make_model(*regressor, seed), features, rates)}
-    if texts:
-        heads["survival"], metrics["survival"] = _fit_survival(texts, seed)
+    if sequences:
+        heads["survival"], metrics["survival"] = _fit_survival(sequences, seed)
     report = {
         "rows": len(rows),
-        "texts": len(texts),
+        "texts": len(sequences),
         "prompts": len(set(groups)) if by_prompt else None,
         "seed": seed,
         "estimator": estimator,
         "split": f"{TEST_SHARE:.0%} of the {'prompts' if by_prompt else 'rounds'} held out; refitted on all",
-        "data_sha256": digest(rows, texts),
+        "data_sha256": digest(rows, sequences),
         "features": list(FEATURES),
         "survival_features": list(SURVIVAL_FEATURES),
         "converged": {name: converged(model) for name, model in heads.items()},
@@ -114,9 +116,9 @@ def train(rows: Sequence[Row], seed: int = 0, estimator: str = "mlp16", texts: S
     return Trained(heads, report)
 
 
-def _fit_survival(texts: Sequence[Text], seed: int) -> tuple[Any, dict[str, Any]]:
+def _fit_survival(sequences: Sequence[TracedSequence], seed: int) -> tuple[Any, dict[str, Any]]:
     """The survival head, fitted to everything, and how good one was that had not seen the held-out prompts."""
-    features, survived, owners = survival_data(texts, seed)
+    features, survived, owners = survival_data(sequences, seed)
     test = held_out(owners, seed)
     if any(len(np.unique(survived[part])) < 2 for part in (test, ~test)):
         raise SpecKVError("drafted tokens were always accepted, or never: nothing to learn; trace more prompts")
@@ -146,15 +148,19 @@ def mean_network(members: Sequence[Any]) -> Any:
     return members[0]
 
 
-def digest(rows: Sequence[Row], texts: Sequence[Text] = ()) -> str:
+def digest(rows: Sequence[Row], sequences: Sequence[TracedSequence] = ()) -> str:
     """sha256 of the data, the same before it is written and after it is read from any format."""
     state = hashlib.sha256()
     for row in rows:
         state.update(json.dumps(as_stored(row), sort_keys=True).encode())
-    for text in texts:
-        inside = np.arange(text.entropies.shape[1]) < text.lengths[:, None]
-        state.update(json.dumps([text.prompt_id, text.level, text.matches.tolist(), text.lengths.tolist()]).encode())
-        for signals in (text.entropies, text.confidences):
+    for sequence in sequences:
+        inside = np.arange(sequence.entropies.shape[1]) < sequence.lengths[:, None]
+        state.update(
+            json.dumps(
+                [sequence.prompt_id, sequence.level, sequence.matches.tolist(), sequence.lengths.tolist()]
+            ).encode()
+        )
+        for signals in (sequence.entropies, sequence.confidences):
             state.update(signals[inside].astype("<f4").tobytes())
     return state.hexdigest()
 

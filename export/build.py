@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speckv.controller.records import read_records
 from speckv.controller.training import train
-from speckv.controller.walks import Text
+from speckv.controller.walks import TracedSequence
 from speckv.export.artefact import Artefact, Metadata, library_versions, read_artefact, write_artefact
 from speckv.export.convert import to_onnx
 from speckv.export.parity import check_parity
@@ -21,16 +21,16 @@ def build(
     seed: int = 0,
     estimator: str = "mlp16",
     entropy_unit: str = "nats",
-    texts: Sequence[Text] = (),
+    sequences: Sequence[TracedSequence] = (),
     traces: Sequence[str] = (),
 ) -> Artefact:
     """Train on ``records`` and write the artefact ``out``; nothing is written unless ONNX agrees with the training.
 
     ``entropy_unit`` is that of the records; the artefact takes nats in any case. The survival head learns
-    from ``texts``, which came from ``traces``, the names of files; there is none without.
+    from ``sequences``, which came from ``traces``, the names of files; there is none without.
     """
     rows = read_records(records, entropy_unit)
-    trained = train(rows, seed, estimator, texts)
+    trained = train(rows, seed, estimator, sequences)
     model = to_onnx(trained.heads)
     difference = check_parity(trained.heads, model)
     metadata = Metadata(

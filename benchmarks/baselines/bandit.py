@@ -44,8 +44,8 @@ class Bandit(Policy):
 
     Of a batch all requests share an arm, whose tokens are those of the mean request.
 
-    It learns from finished rounds only, except those whose times hold a prefill, and across texts. A round
-    counts for the γ it drafted, which the end of the text may have cut.
+    It learns from finished rounds only, except those whose times hold a prefill, and across sequences. A round
+    counts for the γ it drafted, which the end of the sequence may have cut.
     """
 
     asks = False

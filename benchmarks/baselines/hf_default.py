@@ -33,7 +33,7 @@ class HFDefault(Policy):
     - With six outcomes or more, of both kinds, the threshold becomes the point of the ROC curve (matching is
       positive) that minimises FPR + 3 · FNR, the highest of equals.
     - History and threshold belong to the candidate generator, which every ``generate()`` builds anew from a
-      deep copy of the draft's generation config: both start over with each text. (The documentation of
+      deep copy of the draft's generation config: both start over with each sequence. (The documentation of
       ``assistant_confidence_threshold`` says that it persists; it does not.)
 
     The probability is that of the drafted token after the logits processors. This reads ``Round``'s top-1
@@ -45,12 +45,12 @@ class HFDefault(Policy):
     def __init__(self, num_assistant_tokens: int = NUM_ASSISTANT_TOKENS, threshold: float = CONFIDENCE_THRESHOLD):
         self.num_assistant_tokens = num_assistant_tokens
         self.initial_threshold = threshold
-        self._text: Request | None = None
+        self._sequence: Request | None = None
 
     def begin(self, this: Round, room: int) -> int:
-        (text,) = this.requests  # one prompt is all that assisted generation takes
-        if text is not self._text:
-            self._text = text
+        (sequence,) = this.requests  # one prompt is all that assisted generation takes
+        if sequence is not self._sequence:
+            self._sequence = sequence
             self.threshold = self.initial_threshold
             self._probabilities: list[float] = []
             self._matches: list[int] = []

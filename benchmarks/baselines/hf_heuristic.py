@@ -12,7 +12,7 @@ class HFHeuristic(HFDefault):
     Source: transformers 5.23.0 (5.19.0 is the same here), ``generation/candidate_generator.py``
     ``AssistedCandidateGenerator.update_candidate_strategy``, and the end of ``generation/utils.py``
     ``_assisted_decoding``, which writes the number back into the draft's generation config. So it starts at
-    20, has no ceiling, and, unlike the threshold, persists from text to text.
+    20, has no ceiling, and, unlike the threshold, persists from sequence to sequence.
 
     The schedule alone does not turn the confidence threshold off: unless the user does, it stops rounds and is
     refitted as in :class:`HFDefault`, and a round that it stopped counts as accepted whole if all of the few

@@ -28,7 +28,7 @@ class SGLangEMA(Policy):
 
     In a batch it is the mean over the requests, as there.
 
-    SGLang drafts its γ whatever is left of the text. A draft that our loop cut short there and that was
+    SGLang drafts its γ whatever is left of the sequence. A draft that our loop cut short there and that was
     accepted whole says nothing of how far it would have gone, and is left out.
     """
 

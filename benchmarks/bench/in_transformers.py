@@ -104,8 +104,8 @@ class Runner:
     def _batch(self, policy: str, inputs: Any) -> Entry:
         rounds: list[Round] = []
         done = self.modes.generate(policy, inputs, self.tokens, rounds.append, **self.settings)
-        gammas = [0] * max(map(len, done.texts)) if policy == PLAIN else [one.gamma for one in rounds]
-        return counted(done) | {"arrivals_ms": [], "output": done.texts, "gammas": gammas}
+        gammas = [0] * max(map(len, done.sequences)) if policy == PLAIN else [one.gamma for one in rounds]
+        return counted(done) | {"arrivals_ms": [], "output": done.sequences, "gammas": gammas}
 
     def _generate(self, policy: str, inputs: Any) -> Entry:
         arrivals = Arrivals()
@@ -134,10 +134,10 @@ def counted(done: Generation) -> Entry:
     """What is stored of any generation."""
     stats = done.stats.as_dict()
     kept = {name: stats[name] for name in ("rounds", "drafted", "accepted", "siblings", "sibling_hits")}
-    return {"tokens": sum(map(len, done.texts)), "ms": done.seconds * 1e3, **kept}
+    return {"tokens": sum(map(len, done.sequences)), "ms": done.seconds * 1e3, **kept}
 
 
 def step(one: Round) -> list[Any]:
-    """A round of one text, as an ``Entry`` has it."""
+    """A round of one sequence, as an ``Entry`` has it."""
     times = [round(one.draft_ms or 0.0, 2), round(one.verify_ms or 0.0, 2)]
     return [one.gamma, one.accepted[0], *times, one.offered_siblings, any(one.sibling_hits), len(one.levels)]

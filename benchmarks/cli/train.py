@@ -29,12 +29,12 @@ def train(
 ) -> None:
     """Train a controller on step records and export it to one ONNX file."""
     require("sklearn", "skl2onnx", "pyarrow", "onnxruntime", "onnx")
-    from speckv.benchmarks.collect.traces import read_texts
+    from speckv.benchmarks.collect.traces import read_sequences
     from speckv.export.build import build
 
     must_be_onnx(out)
     artefact = build(
-        records, out, seed, estimator, entropy_unit, read_texts(traces or ()), [one.name for one in traces or ()]
+        records, out, seed, estimator, entropy_unit, read_sequences(traces or ()), [one.name for one in traces or ()]
     )
     training = artefact.metadata.training
     console.print_json(data=training["metrics"])

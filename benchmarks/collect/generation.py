@@ -32,7 +32,7 @@ UNKNOWN: Level = np.zeros((1, 1 + BEST))
 class Generation:
     """One timed call of ``generate``: the new tokens of every prompt, seconds, and what the rounds added up to."""
 
-    texts: list[list[int]]
+    sequences: list[list[int]]
     started: float
     """By ``perf_counter``."""
     seconds: float
@@ -41,7 +41,7 @@ class Generation:
     @property
     def tokens(self) -> list[int]:
         """Those of the first prompt."""
-        return self.texts[0]
+        return self.sequences[0]
 
 
 class Modes:
@@ -87,7 +87,9 @@ class Modes:
             started = perf_counter()
             output = generate(**inputs, **assistant, **arguments)
             seconds = perf_counter() - started
-        new = [until(text, end_tokens(self.target)) for text in output[:, inputs["input_ids"].shape[1] :].tolist()]
+        new = [
+            until(sequence, end_tokens(self.target)) for sequence in output[:, inputs["input_ids"].shape[1] :].tolist()
+        ]
         if mode == PLAIN:
             stats.rounds = stats.emitted = stats.gammas[0] = sum(map(len, new))
         return Generation(new, started, seconds, stats)
@@ -135,13 +137,13 @@ def settings_of(mode: str) -> dict[str, Any]:
     return known[mode]
 
 
-def until(text: list[int], ends: Collection[int]) -> list[int]:
-    """``text`` with the first of ``ends`` in it, without what a batch fills up with after it."""
-    return text[: next((number + 1 for number, token in enumerate(text) if token in ends), len(text))]
+def until(sequence: list[int], ends: Collection[int]) -> list[int]:
+    """``sequence`` with the first of ``ends`` in it, without what a batch fills up with after it."""
+    return sequence[: next((number + 1 for number, token in enumerate(sequence) if token in ends), len(sequence))]
 
 
 def end_tokens(model: PreTrainedModel) -> frozenset[int]:
-    """The ids that end a text of ``model``."""
+    """The ids that end a sequence of ``model``."""
     eos = model.generation_config.eos_token_id
     return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 

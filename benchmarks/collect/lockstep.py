@@ -152,7 +152,7 @@ def _outcome(
     accepted: int,
     eos: frozenset[int],
 ) -> tuple[Step, list[int], bool]:
-    """The round, the tokens it emits and whether one of them ends the text."""
+    """The round, the tokens it emits and whether one of them ends the sequence."""
     stop = next((number + 1 for number, token in enumerate(drafted) if token in eos), len(drafted))
     tokens = [*drafted[:accepted], choices[accepted]]
     end = next((number + 1 for number, token in enumerate(tokens) if token in eos), None)

@@ -1,4 +1,4 @@
-"""Make traces with real models: the target's text in batches, the draft's runs of one text all at once."""
+"""Make traces with real models: the target's sequences in batches, the draft's runs of one all at once."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ def run_ahead(
 ) -> list[Branch]:
     """The branch of every position of ``said``, which the target said after ``prompt`` and may have ``tokens``.
 
-    One forward over the text gives every position's first token. The runs that leave the text then go on together,
-    one forward a token: they are rows of one sequence, and a mask keeps each to the text before it and its own tokens.
+    One forward over the sequence gives every position's first token. The runs that leave it then go on together, one
+    forward a token: they are rows of one forward, and a mask keeps each to the sequence before it and its own tokens.
     """
     device = draft.device
-    text = torch.tensor([[*prompt, *said]], device=device)
+    sequence = torch.tensor([[*prompt, *said]], device=device)
     kept = new_cache(draft)
-    count, shared = len(said), text.shape[1] - 1
-    logits = draft(input_ids=text[:, :-1], use_cache=True, logits_to_keep=count, **kept).logits[0]
+    count, shared = len(said), sequence.shape[1] - 1
+    logits = draft(input_ids=sequence[:, :-1], use_cache=True, logits_to_keep=count, **kept).logits[0]
     ranks = ranks_of(torch.tensor(said, device=device), logits).tolist()
     found = [[row] for row in _signals(logits)]
     room = [min(depth, tokens - place - 1) for place in range(count)]

@@ -1,6 +1,6 @@
 """Traces: what the target says greedily, and what the draft would propose from every position of it.
 
-Greedy decoding being lossless, the target's text is fixed whatever is speculated. So the draft's run from every
+Greedy decoding being lossless, the target's sequence is fixed whatever is speculated. So the draft's run from every
 position settles what any policy would have seen and had accepted; ``benchmarks/replay`` plays policies on that.
 
 A run whose first token is the target's goes on as the next position's run does. Only runs that begin with another
@@ -23,7 +23,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.features import compression_level
 from speckv.controller.files import write_whole
 from speckv.controller.policy import BEST
-from speckv.controller.walks import Text
+from speckv.controller.walks import TracedSequence
 
 FACTS_KEY = b"speckv.traces"
 FORMAT = 2
@@ -41,7 +41,7 @@ class Branch:
     ``rank`` counts the tokens that the draft puts before the target's, up to LAST_RANK; 0 is a match. ``entropies``
     (nats) and ``best`` (the BEST largest probabilities, descending) have an entry per drafted token. Where the first
     token is the target's, only that token's are here: the run goes on as the next position's. Else it is the whole
-    run, up to ``depth``, a drafted EOS or the most tokens a text may have.
+    run, up to ``depth``, a drafted EOS or the most tokens a sequence may have.
     """
 
     rank: int
@@ -55,11 +55,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class Trace:
-    """One prompt: the draft's runs from all N positions of the target's text.
+    """One prompt: the draft's runs from all N positions of the target's sequence.
 
     ``matches`` (N,) counts the first tokens of each run that the target would accept; ``lengths`` (N,) how long the
-    run is: ``depth``, or less where the text or a drafted EOS ends it. ``ranks`` (N,) is as in Branch; where a run
-    leaves the text, at ``matches`` tokens, the rank at that position says which of its choices were right.
+    run is: ``depth``, or less where the sequence or a drafted EOS ends it. ``ranks`` (N,) is as in Branch; where a run
+    leaves the sequence, at ``matches`` tokens, the rank at that position says which of its choices were right.
     ``entropies`` (N, depth; nats) and ``best`` (N, depth, BEST; descending probabilities) are NaN beyond the length.
     """
 
@@ -191,13 +191,13 @@ def _possible(entropies: NDArray[np.float32], best: NDArray[np.float32]) -> bool
     return finite and descending and bool((entropies >= 0).all() and (best.sum(axis=1) <= 1 + BEST * 2**-12).all())
 
 
-def read_texts(paths: Iterable[Path]) -> list[Text]:
-    """The texts of trace files, each with the compression that its file says."""
-    texts = []
+def read_sequences(paths: Iterable[Path]) -> list[TracedSequence]:
+    """The sequences of trace files, each with the compression that its file says."""
+    sequences = []
     for path in paths:
         traces, facts = read_traces(path)
         level = compression_level(facts["compression"])
         for trace in traces:
             signals = trace.entropies, trace.confidences
-            texts.append(Text(trace.prompt_id, level, trace.matches, trace.lengths, *signals))
-    return texts
+            sequences.append(TracedSequence(trace.prompt_id, level, trace.matches, trace.lengths, *signals))
+    return sequences

@@ -53,7 +53,7 @@ def _forward_ms(model: LlamaForCausalLM, batch: int, tokens: int, context: int) 
 
 
 def by_mask(model: LlamaForCausalLM, context: int) -> Iterator[dict[str, Any]]:
-    """Rows with ``ms`` of a forward of MASKED tokens by the ``mask`` it is given, at a length that grows as a text's.
+    """Rows with ``ms`` of a forward of MASKED tokens by the ``mask`` it is given, at lengths as a sequence's.
 
     ``own``: the model makes it; ``tree``: ours, as a tree takes it; ``boolean``: the same, not additive. Kernels that
     are chosen anew for every length cost time here, and none in :func:`curve`.
@@ -69,8 +69,8 @@ def _masked_ms(model: LlamaForCausalLM, context: int, mask: str) -> float:
 
     def forward() -> None:
         length = cache.get_seq_length()
-        text = torch.ones(1, length + 1, dtype=torch.long, device=model.device)
-        inputs = tree_inputs(model, cache, text, tree, None, None)
+        sequence = torch.ones(1, length + 1, dtype=torch.long, device=model.device)
+        inputs = tree_inputs(model, cache, sequence, tree, None, None)
         if mask == "own":
             del inputs["attention_mask"]
         elif mask == "boolean":

@@ -63,7 +63,7 @@ def check(device: torch.device, sequences: int = SEQUENCES) -> Iterator[dict[str
 def synchronisations(device: torch.device, batch: int) -> dict[str, Any]:
     """How often the host waits for the device where every level is asked about; nothing on a CPU.
 
-    ``per_level``: by torch's profiler, per level drafted for all of ``batch`` texts, without the one read that a verify
+    ``per_level``: by torch's profiler, per level drafted for all of ``batch`` sequences, without the read that a verify
     takes. ``where``: lines of Python that waited, and how often, in ``rounds`` rounds.
     """
     if device.type != "cuda":
@@ -86,7 +86,7 @@ def synchronisations(device: torch.device, batch: int) -> dict[str, Any]:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
             target.generate(ids, **settings)
         counted = stats(target)
-        # Stats count a round of a batch once for each of its texts.
+        # Stats count a round of a batch once for each of its sequences.
         rounds, levels = counted.rounds // batch, counted.drafted // batch
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")

@@ -20,7 +20,7 @@ HEAD = 64
 
 
 def config(size: str, **more: Any) -> LlamaConfig:
-    """Llama's of a size in SIZES; no token ends a text."""
+    """Llama's of a size in SIZES; no token ends a sequence."""
     shape = SIZES[size]
     large = shape["hidden_size"] >= 2048
     heads = 32 if large else shape["hidden_size"] // (HEAD // 2)

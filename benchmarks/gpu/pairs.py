@@ -68,7 +68,7 @@ def timed(
             for name in (*names[shift:], *names[:shift]):
                 done = modes.generate(name, inputs, WARM_UP_TOKENS if number < 0 else tokens)
                 if number >= 0:
-                    taken[name].append((sum(map(len, done.texts)), done.seconds * 1e3))
+                    taken[name].append((sum(map(len, done.sequences)), done.seconds * 1e3))
                     totals[name].merge(done.stats)
         of = {name: Timed(*torch.tensor(values).double().T.numpy()) for name, values in taken.items()}
         fixed = [name for name in names if name == PLAIN or name.startswith("fixed-")]

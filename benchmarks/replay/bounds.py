@@ -1,4 +1,4 @@
-"""What no policy can beat: the least time of any choice, made with the whole text known. Of one request."""
+"""What no policy can beat: the least time of any choice, made with the whole sequence known. Of one request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from speckv.controller.policy import BEST
 
 
 def clairvoyant(positions: Positions, regime: Regime, order: Sequence[int], siblings: bool) -> Played:
-    """The shortest path over the positions of each text, by chains or with ``siblings``.
+    """The shortest path over the positions of each sequence, by chains or with ``siblings``.
 
     From p a chain of γ tokens that match takes t(γ) and leads to p + γ + 1. Where the first token that does not match
     has a right sibling, it may be drafted for that: one level more, and one row that leads to p + matches + 2.
     """
     draft_ms, verify = regime.draft_ms(1), regime.verify_table(1)
     played = Played()
-    for text in order:
-        start, end = int(positions.starts[text]), int(positions.ends[text])
+    for sequence in order:
+        start, end = int(positions.starts[sequence]), int(positions.ends[sequence])
         togo = [0.0] * (end - start + 1)
         step: list[tuple[int, float, int, int]] = [(0, 0.0, 0, 0)] * (end - start)
         for place in reversed(range(end - start)):
@@ -38,6 +38,6 @@ def clairvoyant(positions: Positions, regime: Regime, order: Sequence[int], sibl
         place = 0
         while place < end - start:
             emitted, ms, levels, verified = step[place]
-            played.add([text], [emitted], ms, levels, verified)
+            played.add([sequence], [emitted], ms, levels, verified)
             place += emitted
     return played

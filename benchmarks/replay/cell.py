@@ -94,8 +94,8 @@ def judge(played: Mapping[str, Sequence[Played]], tasks: Sequence[str], batch: i
 
 
 def _rate(played: Played, tasks: Sequence[str], task: str) -> float:
-    """Tokens per ms on the texts of ``task``."""
+    """Tokens per ms on the sequences of ``task``."""
     if task == "all":
         return played.rate
-    tokens, ms = np.sum([totals for text, totals in played.by_text.items() if tasks[text] == task], axis=0)
+    tokens, ms = np.sum([totals for sequence, totals in played.by_sequence.items() if tasks[sequence] == task], axis=0)
     return float(tokens / ms)

@@ -14,7 +14,7 @@ from speckv.controller.policy import Policy, Request, Round
 
 @dataclass
 class Played:
-    """What a policy did in one order: totals, and tokens and ms of each text (which share a round's time equally)."""
+    """What a policy did in one order: totals, and each sequence's tokens and ms (they share a round's time)."""
 
     rounds: int = 0
     tokens: int = 0
@@ -22,47 +22,47 @@ class Played:
     drafted: int = 0
     verified: int = 0
     accepted: int = 0
-    by_text: dict[int, list[float]] = field(default_factory=dict)
+    by_sequence: dict[int, list[float]] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
         """Tokens per ms."""
         return self.tokens / self.ms
 
-    def add(self, texts: Sequence[int], emitted: Sequence[int], ms: float, drafted: int, verified: int) -> None:
+    def add(self, sequences: Sequence[int], emitted: Sequence[int], ms: float, drafted: int, verified: int) -> None:
         """A round that drafted and verified so many tokens of all requests together."""
         self.rounds += 1
         self.tokens += sum(emitted)
         self.ms += ms
         self.drafted += drafted
         self.verified += verified
-        self.accepted += sum(emitted) - len(texts)
-        for text, tokens in zip(texts, emitted, strict=True):
-            totals = self.by_text.setdefault(text, [0.0, 0.0])
+        self.accepted += sum(emitted) - len(sequences)
+        for sequence, tokens in zip(sequences, emitted, strict=True):
+            totals = self.by_sequence.setdefault(sequence, [0.0, 0.0])
             totals[0] += tokens
-            totals[1] += ms / len(texts)
+            totals[1] += ms / len(sequences)
 
 
 def play(
     policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1, exact: bool = False
 ) -> Played:
-    """``policy`` on the texts of ``order``, ``batch`` at a time; it keeps what it learns. Stops once a place is free.
+    """``policy`` on the sequences of ``order``, ``batch`` at a time; it keeps learning. Stops once a place is free.
 
-    One request's round has no more levels than its text may have tokens, and, where they are looked at one by one, ends
-    with a drafted EOS. In a batch, and where a server decides (``exact``), a round drafts exactly what was decided.
+    One request's round has no more levels than its sequence may have tokens, and, where they are looked at one by one,
+    ends with a drafted EOS. In a batch, and where a server decides (``exact``), it drafts exactly what was decided.
     """
     played = Played()
-    for this, texts, emitted in rounds(policy, positions, regime, order, batch, exact):
+    for this, sequences, emitted in rounds(policy, positions, regime, order, batch, exact):
         assert this.draft_ms is not None and this.verify_ms is not None
         drafted = len(this.levels) * batch
-        played.add(texts, emitted, this.draft_ms + this.verify_ms, drafted, this.verified)
+        played.add(sequences, emitted, this.draft_ms + this.verify_ms, drafted, this.verified)
     return played
 
 
 def rounds(
     policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1, exact: bool = False
 ) -> Iterator[tuple[Round, list[int], list[int]]]:
-    """Every finished round, with its texts and the tokens that each emitted."""
+    """Every finished round, with its sequences and the tokens that each emitted."""
     served = Served(positions, order, batch)
     requests = [Request() for _ in range(batch)]
     verify = regime.verify_table(batch)
@@ -82,7 +82,7 @@ def rounds(
         this.verify_ms = float(verify[batch + this.verified])
         policy.observe(this)
         this.remember()
-        yield this, list(served.texts), emitted.tolist()
+        yield this, list(served.sequences), emitted.tolist()
         for place in served.advance(emitted):
             requests[place] = Request()
 

@@ -22,11 +22,11 @@ ROUNDS_EACH = 4
 
 
 class Positions:
-    """Position p of all texts one after the other: what a round that begins there would draft and have accepted.
+    """Position p of all sequences one after the other: what a round that begins there would draft and have accepted.
 
     ``matches``, ``lengths``, ``ranks`` (P,) are as in ``Trace``, ``signals`` (P, depth, 1 + BEST) are ``Level`` rows,
-    ``starts`` and ``ends`` the texts' first positions and those after their last, ``end`` (P,) the own text's, ``room``
-    (P,) how many tokens may be drafted before a text's longest, of ``tokens``.
+    ``starts`` and ``ends`` the sequences' first positions and those after their last, ``end`` (P,) its own's, ``room``
+    (P,) how many tokens may be drafted before a sequence's longest, of ``tokens``.
     """
 
     def __init__(self, traces: Sequence[Trace], tokens: int) -> None:
@@ -59,7 +59,7 @@ class Positions:
         return accepted, np.where(rejected, self.ranks[stopped], 0)
 
     def order(self, batch: int, seed: int) -> list[int]:
-        """The texts' numbers in an order of ``seed``, often enough to keep ``batch`` places busy."""
+        """The sequences' numbers in an order of ``seed``, often enough to keep ``batch`` places busy."""
         repeats = max(1, -(-ROUNDS_EACH * batch // len(self.starts)))
         numbers = list(range(len(self.starts))) * repeats
         random.Random(seed).shuffle(numbers)
@@ -72,12 +72,12 @@ class Served:
     def __init__(self, positions: Positions, order: Sequence[int], batch: int) -> None:
         self._positions = positions
         self._waiting = list(reversed(order))
-        self.texts = [self._waiting.pop() for _ in range(batch)]
-        self.at: Ints = positions.starts[self.texts]
+        self.sequences = [self._waiting.pop() for _ in range(batch)]
+        self.at: Ints = positions.starts[self.sequences]
         self.full = True
 
     def advance(self, emitted: Ints) -> list[int]:
-        """Move on; the places at which a new text begins."""
+        """Move on; the places at which a new sequence begins."""
         ends = self._positions.end[self.at]
         self.at = self.at + emitted
         new = []
@@ -85,7 +85,7 @@ class Served:
             if not self._waiting:
                 self.full = False
                 break
-            self.texts[place] = self._waiting.pop()
-            self.at[place] = self._positions.starts[self.texts[place]]
+            self.sequences[place] = self._waiting.pop()
+            self.at[place] = self._positions.starts[self.sequences[place]]
             new.append(place)
         return new

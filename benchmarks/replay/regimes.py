@@ -22,7 +22,7 @@ TRACES = Path("benchmarks/data")
 """The trace files are in the repository, not in the package: the command runs from the root of a clone."""
 MOST_LEVELS = 20
 CONTEXT = 200
-"""Tokens: about the middle of the traces' texts."""
+"""Tokens: about the middle of the traces' sequences."""
 
 Floats = NDArray[np.float64]
 

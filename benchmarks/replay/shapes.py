@@ -88,7 +88,7 @@ def play_shape(shape: Shape, positions: Positions, regime: Regime, order: Sequen
         at = served.at
         levels, verified, emitted = int(shape.gammas[at].max()), int(shape.verified[at].sum()), shape.emitted[at]
         ms = draft_ms * levels + float(verify[batch + verified])
-        played.add(served.texts, emitted.tolist(), ms, int(shape.gammas[at].sum()), verified)
+        played.add(served.sequences, emitted.tolist(), ms, int(shape.gammas[at].sum()), verified)
         served.advance(emitted)
     return played
 

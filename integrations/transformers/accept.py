@@ -1,6 +1,6 @@
 """Which drafted tokens the target accepts, and the token it says itself: greedy, or by speculative sampling.
 
-Output tokens come one by one, as plain decoding would make them, since the caller may end the text at any of them.
+Output tokens come one by one, as plain decoding would make them, since the caller may end the sequence at any of them.
 A logits processor may keep a state from call to call (a grammar, classifier-free guidance, a watermark): it is called
 once a token of the output, in order, with what plain decoding would give it. Those of transformers that are known to
 keep none are called for a whole round beforehand, which spares the host a read a token.
@@ -19,7 +19,7 @@ from transformers.generation import logits_process
 
 from speckv.integrations.device import draw, read, sent
 from speckv.integrations.transformers.draft import fit_vocabulary
-from speckv.integrations.transformers.text import Text
+from speckv.integrations.transformers.sequence import TokenSequence
 from speckv.integrations.transformers.tree import Tree
 
 STATEFUL = frozenset(
@@ -36,7 +36,7 @@ STATEFUL = frozenset(
 OF_SCORES_ALONE = frozenset(
     f"{name}LogitsWarper" for name in ("Temperature", "TopK", "TopP", "MinP", "Typical", "Epsilon", "Eta")
 )
-"""Those that do not look at the text: they take all rows of a round at once."""
+"""Those that do not look at the sequence: they take all rows of a round at once."""
 
 
 def stateless(processors: LogitsProcessorList) -> LogitsProcessorList:
@@ -56,11 +56,11 @@ def processed(processors: LogitsProcessorList, ids: Tensor, scores: Tensor) -> T
 
 
 PER_TEXT = "prompt_ignore_length"
-"""An attribute of a processor that has one number for each text of a batch."""
+"""An attribute of a processor that has one number for each sequence of a batch."""
 
 
-def of_text(processors: LogitsProcessorList, number: int, count: int) -> LogitsProcessorList:
-    """The ``processors`` of ``count`` texts as they apply to one of them alone."""
+def of_sequence(processors: LogitsProcessorList, number: int, count: int) -> LogitsProcessorList:
+    """The ``processors`` of ``count`` sequences as they apply to one of them alone."""
     if count == 1:
         return processors
     alone = LogitsProcessorList()
@@ -75,9 +75,9 @@ def of_text(processors: LogitsProcessorList, number: int, count: int) -> LogitsP
 def hear(
     each: Sequence[Acceptance], trees: Sequence[Tree], drawn_from: Sequence[Sequence[Tensor]], logits: Tensor
 ) -> list[list[int]]:
-    """What the host has to know of a round before it calls each text's :meth:`Acceptance.tokens`, in one read for all.
+    """What the host has to know of a round before it calls each sequence's :meth:`Acceptance.tokens`, in one read.
 
-    ``trees`` follow the texts; ``drawn_from`` has the probabilities (1, V) that each token of a tree's spine was drawn
+    ``trees`` follow the sequences; ``drawn_from`` has the probabilities (1, V) that each token of a spine was drawn
     with, when sampling; ``logits`` (n, rows, V) are the target's, of what follows each row, and the shorter trees' are
     filled up at the end.
     """
@@ -91,7 +91,7 @@ def hear(
 
 
 class Acceptance:
-    """The target's side of a round, for one text.
+    """The target's side of a round, for one sequence.
 
     Sampling is that of Leviathan et al. (arXiv 2211.17192): a token drafted with probability q is accepted with
     min(1, p / q); the first that is not is replaced by one drawn from r = norm(max(p − q, 0)), which together is p.
@@ -99,8 +99,8 @@ class Acceptance:
     on. To accept siblings s one after the other with r(s), r renormalised in between, would be the same draw from r.
     """
 
-    def __init__(self, text: Text, processors: LogitsProcessorList, sample: bool) -> None:
-        self.text = text
+    def __init__(self, sequence: TokenSequence, processors: LogitsProcessorList, sample: bool) -> None:
+        self.sequence = sequence
         self.processors = processors
         self.sample = sample
         self.stateless = stateless(processors)
@@ -121,16 +121,16 @@ class Acceptance:
     ) -> Iterator[tuple[int, int, Tensor]]:
         """The output tokens of a round, one by one: the row that each follows, the token, its processed scores (1, V).
 
-        ``said`` is what :func:`hear` heard for this text, all else as it was given there.
+        ``said`` is what :func:`hear` heard for this sequence, all else as it was given there.
         """
         if self.at_once:
             chosen = _drawn_walk(tree, said, tree.rows) if self.sample else _walk(tree, said)
             yield from ((row, token, self.scores[row : row + 1]) for row, token in chosen)
             return
         row: int | None = 0
-        text, processors = self.text.ids, cast(Callable[[Tensor, Tensor], Tensor], self.processors)
+        sequence, processors = self.sequence.ids, cast(Callable[[Tensor, Tensor], Tensor], self.processors)
         while row is not None:
-            ids = _followed(text, tree, row)
+            ids = _followed(sequence, tree, row)
             scores = processors(ids, self.scores[row : row + 1].to(torch.float32, copy=True))
             if self.sample:
                 after = Tree.chain(tree.tokens[row : row + 1] if row < tree.spine else [])
@@ -143,10 +143,10 @@ class Acceptance:
 
     def _scores(self, tree: Tree, logits: Tensor) -> Tensor:
         """(rows, V): each row of ``logits`` as it is processed after the tokens that lead to it."""
-        text = self.text.ids
+        sequence = self.sequence.ids
         if self.of_scores_alone:
-            return processed(self.processors, text, logits)
-        paths = (_followed(text, tree, row) for row in range(tree.rows))
+            return processed(self.processors, sequence, logits)
+        paths = (_followed(sequence, tree, row) for row in range(tree.rows))
         return torch.cat(
             [processed(self.processors, ids, row) for ids, row in zip(paths, logits.split(1), strict=True)]
         )
@@ -180,9 +180,9 @@ class Acceptance:
         return accepted, draw(weights[None])[0]
 
 
-def _followed(text: Tensor, tree: Tree, row: int) -> Tensor:
-    """``text`` (1, n) with the tokens of ``tree`` that lead to ``row``."""
-    return torch.cat((text, sent([tree.path(row)], text.device, text.dtype)), dim=1)
+def _followed(sequence: Tensor, tree: Tree, row: int) -> Tensor:
+    """``sequence`` (1, n) with the tokens of ``tree`` that lead to ``row``."""
+    return torch.cat((sequence, sent([tree.path(row)], sequence.device, sequence.dtype)), dim=1)
 
 
 def _drawn_walk(tree: Tree, said: Sequence[int], rows: int) -> Iterator[tuple[int, int]]:

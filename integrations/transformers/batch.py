@@ -1,4 +1,4 @@
-"""A target and a draft for several texts at once, whose caches grow by columns that are theirs or not."""
+"""A target and a draft for several sequences at once, whose caches grow by columns that are theirs or not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from speckv.integrations.transformers.cache import as_keyword
 from speckv.integrations.transformers.columns import Columns
 from speckv.integrations.transformers.direct import forward_of
 from speckv.integrations.transformers.draft import DraftModel
+from speckv.integrations.transformers.sequence import TokenSequence
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
-from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Tree
 
 
@@ -27,7 +27,7 @@ def _own_cache(model: PreTrainedModel) -> dict[str, Cache]:
 
 
 class TargetBatch(TargetModel):
-    """:class:`TargetModel` for n ≥ 2 texts; the first forward is the prompts' alone, without drafted tokens."""
+    """:class:`TargetModel` for n ≥ 2 sequences; the first forward is the prompts' alone, without drafted tokens."""
 
     branches = True
 
@@ -42,16 +42,19 @@ class TargetBatch(TargetModel):
     def room(self, lengths: Sequence[int]) -> int:
         return min(self.reach.room(length) for length in lengths) if self.prompt else 0
 
-    def verify(self, texts: Sequence[Text], trees: Sequence[Tree]) -> Tensor:
+    def verify(self, sequences: Sequence[TokenSequence], trees: Sequence[Tree]) -> Tensor:
         if not self.prompt:
-            return self._prefill(texts)
+            return self._prefill(sequences)
         device, count = self.columns.held.device, max(tree.rows for tree in trees)
         follows = np.tile(np.eye(count, dtype=np.bool_), (len(trees), 1, 1))
         for number, tree in enumerate(trees):
             follows[number, : tree.rows, : tree.rows] = tree.sees()
         sees = sent(follows, device)
-        rows = [text.last(1) + tree.tokens + [0] * (count - tree.rows) for text, tree in zip(texts, trees, strict=True)]
-        lengths = sent([text.length for text in texts], device)
+        rows = [
+            sequence.last(1) + tree.tokens + [0] * (count - tree.rows)
+            for sequence, tree in zip(sequences, trees, strict=True)
+        ]
+        lengths = sent([sequence.length for sequence in sequences], device)
         self.places = places = (lengths - 1)[:, None] + sees.sum(2) - 1
         masks = self.columns.masks(sees, places, self.kinds, self.dtype)
         inputs = {name: value for name, value in self.keywords.items() if value is not None}
@@ -59,8 +62,8 @@ class TargetBatch(TargetModel):
         inputs["position_ids"] = places + self.shift[:, None]
         return self._forward(inputs, count)[0]
 
-    def _prefill(self, texts: Sequence[Text]) -> Tensor:
-        ids = torch.cat([text.ids for text in texts])
+    def _prefill(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        ids = torch.cat([sequence.ids for sequence in sequences])
         self.prompt = ids.shape[1]
         mask, positions = self.keywords.get("attention_mask"), self.keywords.get("position_ids")
         inputs = self.prepare(ids, next_sequence_length=None, is_first_iteration=True, **self.keywords)
@@ -71,7 +74,7 @@ class TargetBatch(TargetModel):
         places = torch.arange(self.prompt, device=ids.device).expand_as(ids)
         self.columns = Columns(len(ids), ids.device)
         self.columns.append(held, places)
-        # A text's positions go on from its prompt's last, as in generate().
+        # A sequence's positions go on from its prompt's last, as in generate().
         last = held.long().cumsum(-1)[:, -1] - 1 if positions is None else positions[:, -1]
         self.shift = last - (self.prompt - 1)
         return logits
@@ -86,13 +89,13 @@ class TargetBatch(TargetModel):
         self.places = None
         self.columns.compact(self.cache)
 
-    def select(self, texts: Sequence[int]) -> None:
-        self.columns.select(texts, self.cache)
-        self.shift = self.shift[sent(list(texts), self.shift.device)]
+    def select(self, sequences: Sequence[int]) -> None:
+        self.columns.select(sequences, self.cache)
+        self.shift = self.shift[sent(list(sequences), self.shift.device)]
 
 
 class DraftBatch(DraftModel):
-    """:class:`DraftModel` for n ≥ 2 texts; a text's tokens are fed at the right of a forward of all."""
+    """:class:`DraftModel` for n ≥ 2 sequences; a sequence's tokens are fed at the right of a forward of all."""
 
     def __init__(self, model: PreTrainedModel, mask: Tensor, vocabulary: int) -> None:
         super().__init__(model, None, vocabulary)
@@ -112,11 +115,11 @@ class DraftBatch(DraftModel):
     def stale(self, lengths: Sequence[int]) -> list[int]:
         return [max(0, length - 1 - held) for length, held in zip(lengths, self.held, strict=True)]
 
-    def feed(self, texts: Sequence[Text]) -> Tensor:
-        lengths = [text.length for text in texts]
+    def feed(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        lengths = [sequence.length for sequence in sequences]
         self.keep([length - 1 for length in lengths])
         most = max(length - held for length, held in zip(lengths, self.held, strict=True))
-        fed = sent([[0] * (most - text.length) + text.last(most) for text in texts], self.device)
+        fed = sent([[0] * (most - sequence.length) + sequence.last(most) for sequence in sequences], self.device)
         at = np.array(lengths)[:, None] - most + np.arange(most)
         places, new = sent(at, self.device), sent(at >= np.array(self.held)[:, None], self.device)
         positions, prompt = places - self.unknown, self.known.shape[1]
@@ -142,12 +145,12 @@ class DraftBatch(DraftModel):
         if self.columns.held.shape[1]:
             self.columns.compact(cache)
 
-    def select(self, texts: Sequence[int]) -> None:
+    def select(self, sequences: Sequence[int]) -> None:
         (cache,) = self.kept.values()
-        self.columns.select(texts, cache)
-        chosen = sent(list(texts), self.device)
+        self.columns.select(sequences, cache)
+        chosen = sent(list(sequences), self.device)
         self.known, self.positions, self.unknown = self.known[chosen], self.positions[chosen], self.unknown[chosen]
-        self.held = [self.held[text] for text in texts]
+        self.held = [self.held[sequence] for sequence in sequences]
 
     def _columns(self, fed: Tensor, places: Tensor, positions: Tensor, new: Tensor, sees: Tensor) -> Tensor:
         """Logits of what follows ``fed`` (n, m), of which those that are ``new`` see which they ``sees`` (n, m, m)."""

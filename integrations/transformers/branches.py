@@ -21,8 +21,8 @@ NEEDED = frozenset({"position_ids", "attention_mask"})
 MOVABLE = frozenset({DynamicLayer, DynamicSlidingWindowLayer})
 """Layers of a cache that hold keys and values, one of each a token, and nothing else."""
 
-TEXT, TRIED = 5, 8
-"""Tokens of a text, and of it and the tree after it, with which a model is tried out."""
+SEQUENCE, TRIED = 5, 8
+"""Tokens of a sequence, and of it and the tree after it, with which a model is tried out."""
 
 NEAR = 0.1
 """A row of a tree says what a chain says, if it is so much nearer to that than to what another branch would say."""
@@ -35,7 +35,7 @@ _tried: WeakKeyDictionary[PreTrainedModel, dict[str, int | None]] = WeakKeyDicti
 def can_branch(model: PreTrainedModel) -> bool:
     """Whether ``model`` takes masks of its own, as a tree needs; found out once, by letting it verify one.
 
-    It does not where attention takes no mask but a text's (flash attention), where positions are counted by columns
+    It does not where attention takes no mask but a sequence's (flash attention), where positions are counted by columns
     (ALiBi) or where layers have a state.
     """
     return bool(kinds_of_attention(model))
@@ -59,19 +59,19 @@ def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
         return {}
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     ids = torch.linspace(vocabulary // 3, vocabulary - 1, TRIED, device=model.device).long()[None, :]
-    text, (first, second, third) = ids[:, :TEXT], ids[0, TEXT:].tolist()
+    sequence, (first, second, third) = ids[:, :SEQUENCE], ids[0, SEQUENCE:].tolist()
     branching = Tree([first, second, third], [0, 1, 1], 1)
     trees = (branching, Tree.chain([first, third]), Tree.chain([first, second, third]))
     kept = new_cache(model)
     (cache,) = kept.values()
     try:
-        model(input_ids=text[:, :-1], use_cache=True, **kept)
+        model(input_ids=sequence[:, :-1], use_cache=True, **kept)
         kinds = {kind: getattr(cache.layers[layer], "sliding_window", None) for layer, kind in _firsts(model, cache)}
         if not {type(layer) for layer in cache.layers} <= MOVABLE or not kinds.keys() <= {FULL, SLIDING}:
             return {}
         said = []
         for tree in trees:
-            inputs = tree_inputs(model, cache, text, tree, None, None)
+            inputs = tree_inputs(model, cache, sequence, tree, None, None)
             said.append(model(**inputs, use_cache=True, **kept).logits[0, -1].float())
             cache.crop(-tree.rows)
     except Exception:  # whatever a model raises that is not meant for this
@@ -82,16 +82,16 @@ def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
 
 
 def tree_inputs(
-    model: PreTrainedModel, cache: Cache, text: Tensor, tree: Tree, padding: Tensor | None, positions: Tensor | None
+    model: PreTrainedModel, cache: Cache, sequence: Tensor, tree: Tree, padding: Tensor | None, positions: Tensor | None
 ) -> dict[str, Any]:
-    """Ids, positions and masks of a forward over ``tree`` after ``text`` (1, n), whose last token is not in ``cache``.
+    """Ids, positions and masks of a forward over ``tree`` after ``sequence`` (1, n), whose last is not in ``cache``.
 
-    ``padding`` (1, ≥ n) is the text's mask and ``positions`` (1, ≥ n) are its positions, where it has any.
+    ``padding`` (1, ≥ n) is the sequence's mask and ``positions`` (1, ≥ n) are its positions, where it has any.
     """
-    length, device = text.shape[1], text.device
+    length, device = sequence.shape[1], sequence.device
     sees = sent(tree.sees(), device)
     depths = sees.sum(1) - 1
-    nodes = sent([tree.tokens], device, text.dtype)
+    nodes = sent([tree.tokens], device, sequence.dtype)
     last = positions[0, length - 1] if positions is not None else length - 1
     dtype = mask_dtype(model)
     columns = length - 1 + depths
@@ -105,7 +105,7 @@ def tree_inputs(
             allowed &= columns[:, None] - torch.cat((before, columns)) < window
         masks[kind] = additive(allowed, dtype)[None, None]
     return {
-        "input_ids": torch.cat((text[:, -1:], nodes), dim=1),
+        "input_ids": torch.cat((sequence[:, -1:], nodes), dim=1),
         "position_ids": (last + depths)[None, :],
         "attention_mask": by_kind(masks),
     }

@@ -83,9 +83,11 @@ class Call:
         return next((self.arguments[name] for name in NAMES if self.arguments.get(name) is not None), None)
 
     def check_several(self, config: Any, processors: LogitsProcessorList, criteria: StoppingCriteriaList) -> None:
-        """Raise :class:`DecodePlainly` for what cannot be told, or asked, of several texts of their own lengths."""
+        """Raise :class:`DecodePlainly` for what cannot be told, or asked, of several sequences of their own lengths."""
         if config.return_dict_in_generate:
-            raise DecodePlainly("scores and caches of several prompts go by columns, in which the texts would differ")
+            raise DecodePlainly(
+                "scores and caches of several prompts go by columns, in which the sequences would differ"
+            )
         if self.cache is not None:
             raise DecodePlainly("a cache was handed in for several prompts")
         if self.streamer is not None:

@@ -15,7 +15,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.integrations.transformers.cache import cache_name, new_cache, parameters, rolls_back
 from speckv.integrations.transformers.direct import SAMPLE, forward_of, sample_ids
 from speckv.integrations.transformers.reach import positions, restart
-from speckv.integrations.transformers.text import Text
+from speckv.integrations.transformers.sequence import TokenSequence
 
 _examined: WeakKeyDictionary[PreTrainedModel, Facts] = WeakKeyDictionary()
 
@@ -80,7 +80,7 @@ def _try_out(model: PreTrainedModel) -> None:
 
 
 class DraftModel:
-    """Feeds a draft model and keeps its key/value cache in step with the accepted text.
+    """Feeds a draft model and keeps its key/value cache in step with the accepted sequence.
 
     ``attention_mask``: (1, n) where the prompt is padded, else None. ``vocabulary``: the target's, which may have ids
     that the draft does not know.
@@ -100,40 +100,40 @@ class DraftModel:
         self.cached = 0
 
     def room(self, lengths: Sequence[int]) -> int:
-        """The most tokens it can draft after texts of ``lengths``: its positions may end before the target's."""
+        """The most tokens it can draft after sequences of ``lengths``: its positions may end before the target's."""
         (length,) = lengths
         return max(0, self.facts.longest + 1 - length)
 
     def stale(self, lengths: Sequence[int]) -> list[int]:
-        """How many tokens of texts of these ``lengths`` the cache will lack beyond the newest, which no cache has."""
+        """How many tokens of sequences of these ``lengths`` the cache will lack beyond the newest, which none has."""
         (length,) = lengths
         kept = 0 if self.cached <= self.facts.restart < length else self.cached
         return [max(0, length - 1 - kept)]
 
-    def feed(self, texts: Sequence[Text]) -> Tensor:
-        """Logits (n, V) of what follows ``texts``, of which the cache is fed what it does not hold."""
-        (text,) = texts
-        length = text.length
+    def feed(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Logits (n, V) of what follows ``sequences``, of which the cache is fed what it does not hold."""
+        (sequence,) = sequences
+        length = sequence.length
         if not self.kept or self.cached <= self.facts.restart < length:
             self.kept, self.cached = new_cache(self.model), 0
-        return self._forward(text.ids[:, self.cached :].to(self.device), length)
+        return self._forward(sequence.ids[:, self.cached :].to(self.device), length)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits (n, V) of what follows ``tokens`` (n, 1), drafted last."""
         return self._forward(tokens, self.cached + 1)
 
     def keep(self, lengths: Sequence[int]) -> None:
-        """Forget what was fed beyond the first so many tokens of each text: it went on otherwise, or will."""
+        """Forget what was fed beyond the first so many tokens of each sequence: it went on otherwise, or will."""
         (length,) = lengths
         if self.cached:  # crop() fails on a sliding-window layer that has seen nothing
             next(iter(self.kept.values())).crop(min(0, length - self.cached))
             self.cached = min(length, self.cached)
 
-    def select(self, texts: Sequence[int]) -> None:
-        """Go on with these ``texts`` alone, the others having ended; nothing to do where there is one."""
+    def select(self, sequences: Sequence[int]) -> None:
+        """Go on with these ``sequences`` alone, the others having ended; nothing to do where there is one."""
 
     def _forward(self, fed: Tensor, end: int) -> Tensor:
-        """Logits of what follows a text of ``end``; ``fed`` (1, m) is what the cache does not hold of it."""
+        """Logits of what follows a sequence of ``end``; ``fed`` (1, m) is what the cache does not hold of it."""
         placed = self._placed(end)
         self.cached = end
         return self._logits(fed, placed)

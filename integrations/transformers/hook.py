@@ -27,8 +27,8 @@ from speckv.integrations.transformers.compatibility import check_transformers
 from speckv.integrations.transformers.draft import DraftModel, examine
 from speckv.integrations.transformers.loop import RoundListener, speculate
 from speckv.integrations.transformers.pairing import check_pair, unwrapped
+from speckv.integrations.transformers.sequence import TokenSequence, padded
 from speckv.integrations.transformers.target import DecodePlainly, TargetModel
-from speckv.integrations.transformers.text import Text, padded
 
 logger = logging.getLogger("speckv")
 
@@ -53,7 +53,7 @@ class Attachment:
 
     @contextmanager
     def free_policy(self) -> Iterator[Policy]:
-        """The policy, or a copy of it while another thread decodes with it: it learns from one text at a time."""
+        """The policy, or a copy of it while another thread decodes with it: it learns from one sequence at a time."""
         try:
             policy = self._idle.pop()
         except IndexError:
@@ -187,14 +187,16 @@ def _loop(found: Attachment, call: Call) -> Callable[..., Any]:
             draft: DraftModel = DraftBatch(found.draft, mask, vocabulary)
         else:
             ours, draft = TargetModel(model, keywords, private), DraftModel(found.draft, mask, vocabulary)
-        texts = [Text(ids, stopping_criteria, generation_config, call.streamer) for ids in input_ids.split(1)]
+        sequences = [
+            TokenSequence(ids, stopping_criteria, generation_config, call.streamer) for ids in input_ids.split(1)
+        ]
         sample = bool(generation_config.do_sample)
         with found.free_policy() as policy:
-            speculate(ours, draft, policy, texts, logits_processor, sample, found.report)
+            speculate(ours, draft, policy, sequences, logits_processor, sample, found.report)
         if not ours.rolls_back:
             found.tell(f"decoded plainly: {type(model).__name__} keeps a state that cannot be rolled back")
         if several:
-            return padded(texts, generation_config)
-        return texts[0].output(ours.release(), ours.name)
+            return padded(sequences, generation_config)
+        return sequences[0].output(ours.release(), ours.name)
 
     return decode

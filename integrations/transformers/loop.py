@@ -14,10 +14,10 @@ from transformers import LogitsProcessorList
 from speckv.controller.policy import SIBLINGS, Policy, Request, Round
 from speckv.integrations.device import draw
 from speckv.integrations.signals import CANDIDATES, LEVEL, pack
-from speckv.integrations.transformers.accept import Acceptance, hear, of_text, processed
+from speckv.integrations.transformers.accept import Acceptance, hear, of_sequence, processed
 from speckv.integrations.transformers.draft import DraftModel, fit_vocabulary
+from speckv.integrations.transformers.sequence import TokenSequence
 from speckv.integrations.transformers.target import TargetModel
-from speckv.integrations.transformers.text import Text
 from speckv.integrations.transformers.tree import Drafted, Tree
 
 RoundListener = Callable[[Round], None]
@@ -27,32 +27,35 @@ def speculate(
     target: TargetModel,
     draft: DraftModel,
     policy: Policy,
-    texts: Sequence[Text],
+    sequences: Sequence[TokenSequence],
     processors: LogitsProcessorList,
     sample: bool,
     listener: RoundListener,
 ) -> None:
-    """Decode ``texts`` to their ends: what the target says, whatever is drafted.
+    """Decode ``sequences`` to their ends: what the target says, whatever is drafted.
 
     Whether a drafted token is verified never depends on which one it is; ``policy`` sees no acceptance draw and no
     target logits of the round that it decides about.
     """
-    drafter = Drafter(draft, policy, sample, texts[0].eos)
-    count, prompt, first = len(texts), texts[0].length, True
-    live = [_Live(text, Acceptance(text, of_text(processors, row, count), sample)) for row, text in enumerate(texts)]
+    drafter = Drafter(draft, policy, sample, sequences[0].eos)
+    count, prompt, first = len(sequences), sequences[0].length, True
+    live = [
+        _Live(sequence, Acceptance(sequence, of_sequence(processors, row, count), sample))
+        for row, sequence in enumerate(sequences)
+    ]
     while live:
         started = perf_counter()
-        lengths = [one.text.length for one in live]
+        lengths = [one.sequence.length for one in live]
         for one, stale in zip(live, draft.stale(lengths), strict=True):
             one.request.stale = stale
         this = Round([one.request for one in live], max(lengths), verify_prefill=first)
-        left = max(one.text.max_length - one.text.length - 1 for one in live)
+        left = max(one.sequence.max_length - one.sequence.length - 1 for one in live)
         room = max(0, min(left, target.room(lengths), draft.room(lengths)))
         most = min(policy.begin(this, room), room)
         this.resting = most <= 0
         this.decide_ms = (perf_counter() - started) * 1e3
 
-        going_on = [one.text for one in live]
+        going_on = [one.sequence for one in live]
         drafts = [Drafted() for _ in live]
         if not this.resting:
             drafts = drafter.draft(going_on, [one.accept.stateless for one in live], most, this)
@@ -70,7 +73,7 @@ def speculate(
         ]
         callers, kept = 0.0, []
         with torch.inference_mode(target.inference):
-            logits = target.verify(going_on, trees).to(texts[0].device)
+            logits = target.verify(going_on, trees).to(sequences[0].device)
         heard = hear([one.accept for one in live], trees, [drafted.drawn_from for drafted in drafts], logits)
         for one, tree, drafted, its, said in zip(live, trees, drafts, logits, heard, strict=True):
             rows, accepted, rank, waited = one.take(tree, drafted, its, said)
@@ -88,11 +91,11 @@ def speculate(
         this.remember()
         listener(this)
         first = False
-        going = [number for number, one in enumerate(live) if not one.text.ended]
+        going = [number for number, one in enumerate(live) if not one.sequence.ended]
         if len(going) < len(live):
             for one in live:
-                if one.text.ended:
-                    policy.ended(one.text.length - prompt)
+                if one.sequence.ended:
+                    policy.ended(one.sequence.length - prompt)
             live = [live[number] for number in going]
             if live:
                 with torch.inference_mode(target.inference):
@@ -102,9 +105,9 @@ def speculate(
 
 @dataclass
 class _Live:
-    """A text that has not ended."""
+    """A sequence that has not ended."""
 
-    text: Text
+    sequence: TokenSequence
     accept: Acceptance
     request: Request = field(default_factory=Request)
 
@@ -127,7 +130,7 @@ class _Live:
                 else:
                     rank = drafted.rank(row, token)
             handed = perf_counter()
-            ended = self.text.add(token, scores, logits[row : row + 1])
+            ended = self.sequence.add(token, scores, logits[row : row + 1])
             callers += perf_counter() - handed
             if ended:
                 break
@@ -145,27 +148,27 @@ class Drafter:
 
     @torch.inference_mode()
     def draft(
-        self, texts: Sequence[Text], processors: Sequence[LogitsProcessorList], most: int, this: Round
+        self, sequences: Sequence[TokenSequence], processors: Sequence[LogitsProcessorList], most: int, this: Round
     ) -> list[Drafted]:
-        """Up to ``most`` tokens after each of ``texts``; fills in what ``this`` round says of drafting.
+        """Up to ``most`` tokens after each of ``sequences``; fills in what ``this`` round says of drafting.
 
-        ``processors`` are those of each text that keep no state. Signals and tokens are read by the host together: as
+        ``processors`` are those of each sequence that keep no state. Signals and tokens are read together: as
         they come where the policy is asked about them, else all at once.
         """
         started = perf_counter()
         asked_ms = 0.0
         stale = [request.stale for request in this.requests]
         this.caught_up = sum(stale)
-        this.draft_prefill = any(one == text.length - 1 for one, text in zip(stale, texts, strict=True))
+        this.draft_prefill = any(one == sequence.length - 1 for one, sequence in zip(stale, sequences, strict=True))
         processes = any(processors)
-        prefixes = [text.ids.to(self.model.device) for text in texts] if processes else []
-        drafts = [Drafted() for _ in texts]
+        prefixes = [sequence.ids.to(self.model.device) for sequence in sequences] if processes else []
+        drafts = [Drafted() for _ in sequences]
         unread: list[Tensor] = []
         asks, per_level = self.policy.asks, self.policy.per_level
         made, wanted, ended = 0, most, False
         token: Tensor | None = None
         while made < wanted and not ended:
-            logits = self.model.feed(texts) if token is None else self.model.step(token)
+            logits = self.model.feed(sequences) if token is None else self.model.step(token)
             token, drawn_from = self._draw(prefixes, processors if processes else (), logits)
             unread.append(pack(token, logits))
             token = unread[-1][:, :1].long() if token is None else token
@@ -212,7 +215,7 @@ class Drafter:
         return draw(p), p
 
     def _read(self, unread: list[Tensor], drafts: Sequence[Drafted], this: Round) -> bool:
-        """Fetch what the host has not seen yet, in one read; True once an EOS was drafted for every text.
+        """Fetch what the host has not seen yet, in one read; True once an EOS was drafted for every sequence.
 
         What is drafted after that (only when reads are deferred) is left out: no output can contain it.
         """

@@ -1,4 +1,4 @@
-"""How many tokens a round may draft at a place in the text, for models whose positions are not all alike.
+"""How many tokens a round may draft at a place in the sequence, for models whose positions are not all alike.
 
 A rotary embedding that switches by length (longrope, dynamic) turns *all* tokens of a forward by the last one's
 position. Plain decoding has one token a forward, so a round may not reach over a switch that plain decoding takes
@@ -24,7 +24,7 @@ class Reach:
         self.dynamic = min(_switches(config, "dynamic"), default=UNLIMITED)
 
     def room(self, length: int) -> int:
-        """The most tokens to draft after a text of ``length``, whose last token the target has not been fed yet.
+        """The most tokens to draft after a sequence of ``length``, whose last token the target has not been fed yet.
 
         Up to a switch: what is left of it. Beyond it a dynamic embedding changes with every token; longrope changes
         once, and where it does Phi-3 computes its cache anew, so that token is decoded alone.

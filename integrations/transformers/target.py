@@ -15,7 +15,7 @@ from speckv.integrations.transformers.branches import can_branch, gather, tree_i
 from speckv.integrations.transformers.cache import cache_name, is_state, parameters, rolls_back, stop_recording
 from speckv.integrations.transformers.direct import forward_of, is_wrapped, whole_forward
 from speckv.integrations.transformers.reach import Reach
-from speckv.integrations.transformers.text import Text
+from speckv.integrations.transformers.sequence import TokenSequence
 from speckv.integrations.transformers.tree import Tree
 
 KEPT_BY_MODEL = "_update_model_kwargs_for_generation"
@@ -70,7 +70,7 @@ class TargetModel:
         return cache
 
     def room(self, lengths: Sequence[int]) -> int:
-        """The most tokens to draft after texts of ``lengths``."""
+        """The most tokens to draft after sequences of ``lengths``."""
         if not self.prompt and not self.text_only:
             return 0
         (length,) = lengths
@@ -81,17 +81,17 @@ class TargetModel:
         """Whether the next verify may be of a tree with branches; of a chain it may be always."""
         return self.fed_as_text and self.rolls_back and "token_type_ids" not in self.keywords and can_branch(self.model)
 
-    def verify(self, texts: Sequence[Text], trees: Sequence[Tree]) -> Tensor:
-        """(n, rows, V): of each of ``texts`` the logits of what follows each row of its tree.
+    def verify(self, sequences: Sequence[TokenSequence], trees: Sequence[Tree]) -> Tensor:
+        """(n, rows, V): of each of ``sequences`` the logits of what follows each row of its tree.
 
         The first call feeds all of the prompt that a cache handed in does not hold.
         """
-        (one,), (tree,) = texts, trees
-        text = one.ids
-        length, first = text.shape[1], not self.prompt
+        (one,), (tree,) = sequences, trees
+        sequence = one.ids
+        length, first = sequence.shape[1], not self.prompt
         if first:
             self.prompt = length
-        inputs = self._tree_inputs(text, tree) if tree.branches else self._chain_inputs(text, tree, first)
+        inputs = self._tree_inputs(sequence, tree) if tree.branches else self._chain_inputs(sequence, tree, first)
         logits, outputs = self._forward(inputs, tree.rows)
         cache = outputs.get(self.name, self.cache)
         self.fed = length + len(tree.tokens)
@@ -100,7 +100,7 @@ class TargetModel:
         if first or cache is not self.cache:  # some models begin a new one where their positions switch
             self.keywords[self.name] = cache
             self.rolls_back = self._record()
-            self.fed_as_text = self._is_fed_as_text(text.device)
+            self.fed_as_text = self._is_fed_as_text(sequence.device)
             direct = self.fed_as_text and "token_type_ids" not in inputs
             self.forward = (forward_of if direct else whole_forward)(self.model)
         return logits
@@ -117,29 +117,29 @@ class TargetModel:
             self.cache.crop(len(rows) - tree.rows)
             self.fed -= tree.rows - len(rows)
 
-    def select(self, texts: Sequence[int]) -> None:
-        """Go on with these ``texts`` alone, the others having ended; nothing to do where there is one."""
+    def select(self, sequences: Sequence[int]) -> None:
+        """Go on with these ``sequences`` alone, the others having ended; nothing to do where there is one."""
 
     def release(self) -> Cache:
         """The cache as plain decoding leaves it: every token but the last."""
         stop_recording(self.cache)
         return self.cache
 
-    def _chain_inputs(self, text: Tensor, tree: Tree, first: bool) -> dict[str, Any]:
-        inputs = self._keywords(text.shape[1] + len(tree.tokens))
+    def _chain_inputs(self, sequence: Tensor, tree: Tree, first: bool) -> dict[str, Any]:
+        inputs = self._keywords(sequence.shape[1] + len(tree.tokens))
         start = self.fed if self.fed_as_text else 0
-        ids = text[:, start:]
+        ids = sequence[:, start:]
         if tree.tokens:
-            ids = torch.cat((ids, sent([tree.tokens], text.device, text.dtype)), dim=1)
+            ids = torch.cat((ids, sent([tree.tokens], sequence.device, sequence.dtype)), dim=1)
         if self.fed_as_text:
             return _as_text(inputs, ids)
         new = None if first and not self.fed else ids.shape[1] - self.fed
         return self.prepare(ids, next_sequence_length=new, is_first_iteration=first, **inputs)
 
-    def _tree_inputs(self, text: Tensor, tree: Tree) -> dict[str, Any]:
-        inputs = self._keywords(text.shape[1])
+    def _tree_inputs(self, sequence: Tensor, tree: Tree) -> dict[str, Any]:
+        inputs = self._keywords(sequence.shape[1])
         padding, positions = inputs.get("attention_mask"), inputs.get("position_ids")
-        return inputs | tree_inputs(self.model, self.cache, text, tree, padding, positions)
+        return inputs | tree_inputs(self.model, self.cache, sequence, tree, padding, positions)
 
     def _forward(self, inputs: dict[str, Any], rows: int) -> tuple[Tensor, Any]:
         inputs.pop("logits_to_keep", None)  # generate's own is for one row
@@ -150,12 +150,12 @@ class TargetModel:
             raise SpecKVError(f"{type(self.model).__name__} cannot verify several tokens at once: {said}") from None
 
     def _check_length(self, cache: Cache, length: int) -> None:
-        """The cache must hold the text and nothing else, or a round's places in it would be others than taken for."""
+        """The cache must hold the sequence and nothing else, or a round's places in it would be others than thought."""
         if cache.get_seq_length() == length:
             return
         if self.fed:  # too late to decode plainly: the cache handed in has been fed
-            raise SpecKVError(f"{type(self.model).__name__} keeps other than the text in its cache; hand none in")
-        raise DecodePlainly(f"{type(self.model).__name__} keeps other than the text in its cache")
+            raise SpecKVError(f"{type(self.model).__name__} keeps other than the sequence in its cache; hand none in")
+        raise DecodePlainly(f"{type(self.model).__name__} keeps other than the sequence in its cache")
 
     def _record(self) -> bool:
         """Whether the cache can be rolled back; if so it keeps from now on what that takes.
@@ -193,7 +193,7 @@ class TargetModel:
 
 
 def _as_text(keywords: dict[str, Any], new: Tensor) -> dict[str, Any]:
-    """What ``GenerationMixin``'s own makes of the ``keywords`` of a text, and of its ``new`` ids (1, m).
+    """What ``GenerationMixin``'s own makes of the ``keywords`` of a sequence, and of its ``new`` ids (1, m).
 
     To find out that there is nothing else takes it a tenth of a small forward.
     """

@@ -35,7 +35,7 @@ class Drafted:
 
 
 class Tree:
-    """Rows of one forward after a text: row 0 is the text's last token, row i + 1 the i-th of ``tokens``.
+    """Rows of one forward after a sequence: row 0 is the sequence's last token, row i + 1 the i-th of ``tokens``.
 
     ``parents`` are rows, each before its children. The first ``spine`` tokens are a chain from row 0 and may have been
     drawn from the draft; all others were chosen beside what was drawn, and no two children of a row are the same token.

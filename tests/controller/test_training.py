@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import make_synthetic_texts
+from synthetic import make_synthetic_sequences
 
 from speckv.benchmarks.collect.steps import Step, make_row
 from speckv.controller.errors import SpecKVError
@@ -29,14 +29,14 @@ from speckv.controller.training import (
     survival_metrics,
     train,
 )
-from speckv.controller.walks import Text, survival_data, walk
+from speckv.controller.walks import TracedSequence, survival_data, walk
 
-pytestmark = pytest.mark.filterwarnings("error:Stochastic Optimizer")  # no wall of text for a user
+pytestmark = pytest.mark.filterwarnings("error:Stochastic Optimizer")  # no wall of sequence for a user
 
 
 @pytest.fixture(scope="module")
 def trained(synthetic_rows: list[Row]) -> Trained:
-    return train(synthetic_rows, seed=3, texts=make_synthetic_texts(24))
+    return train(synthetic_rows, seed=3, sequences=make_synthetic_sequences(24))
 
 
 def row(step: int, entropies: list[float], confidences: list[float], accepted: int, **changes: Any) -> Row:
@@ -44,15 +44,19 @@ def row(step: int, entropies: list[float], confidences: list[float], accepted: i
     return make_row(Step(0, entropies, confidences, accepted, accepted + 1), run | changes, step)
 
 
-def text(confidences: list[list[float]], matches: list[int], level: int = 1, prompt_id: str = "p") -> Text:
-    """A text whose entropies are 1 − confidence; runs shorter than the longest are filled up with NaN."""
+def sequence(
+    confidences: list[list[float]], matches: list[int], level: int = 1, prompt_id: str = "p"
+) -> TracedSequence:
+    """A sequence whose entropies are 1 − confidence; runs shorter than the longest are filled up with NaN."""
     longest = max(map(len, confidences))
     filled = np.array([run + [np.nan] * (longest - len(run)) for run in confidences], np.float32)
-    return Text(prompt_id, level, np.array(matches), np.array([len(run) for run in confidences]), 1 - filled, filled)
+    return TracedSequence(
+        prompt_id, level, np.array(matches), np.array([len(run) for run in confidences]), 1 - filled, filled
+    )
 
 
 def test_the_examples_of_a_tiny_text_by_hand() -> None:
-    tiny = text([[0.5, 0.25, 0.75], [0.5], [0.25]], [1, 1, 0])
+    tiny = sequence([[0.5, 0.25, 0.75], [0.5], [0.25]], [1, 1, 0])
     features, accepted, prompts = survival_data([tiny])
     first = features[:, 3] == 0.75
     logs = np.log([0.5, 0.5 * 0.25, 0.5 * 0.25 * 0.75])
@@ -73,7 +77,7 @@ def test_the_examples_of_a_tiny_text_by_hand() -> None:
 
 
 def test_a_walk_goes_on_behind_the_target_s_own_token_and_remembers() -> None:
-    (one,) = make_synthetic_texts(1, tokens=200)
+    (one,) = make_synthetic_sequences(1, tokens=200)
     features, _, _ = survival_data([one], seed=7)
     generator = np.random.default_rng(7)
     expected = set()
@@ -90,12 +94,12 @@ def test_a_walk_goes_on_behind_the_target_s_own_token_and_remembers() -> None:
 
 
 def test_prefixes_without_hope_teach_nothing() -> None:
-    hopeless = text([[0.5, 0.05, 0.5, 0.5]], [0])  # after two, 0.025 are left; after three, 0.0125
+    hopeless = sequence([[0.5, 0.05, 0.5, 0.5]], [0])  # after two, 0.025 are left; after three, 0.0125
     assert set(survival_data([hopeless])[0][:, 6].tolist()) == {0, 1, 2}
 
 
 def test_a_confidence_of_zero_is_cut() -> None:
-    features = survival_data([text([[0.0, 0.5]], [0])])[0]
+    features = survival_data([sequence([[0.0, 0.5]], [0])])[0]
     assert np.isfinite(features).all() and set(features[:, 6].tolist()) == {0}
 
 
@@ -127,9 +131,9 @@ def test_too_few_prompts_to_split() -> None:
 
 def test_texts_that_teach_nothing_are_refused() -> None:
     rows = [row(0, [0.1 * n] * 3, [0.9, 0.9, 0.1 * n], 3, prompt_id=str(n)) for n in range(1, 10)]
-    texts = [text([[0.9], [0.5]], [1, 1], prompt_id=str(n)) for n in range(9)]
+    sequences = [sequence([[0.9], [0.5]], [1, 1], prompt_id=str(n)) for n in range(9)]
     with pytest.raises(SpecKVError, match="drafted tokens were always accepted, or never"):
-        train(rows, texts=texts)
+        train(rows, sequences=sequences)
 
 
 def test_both_heads_learn_and_say_how_well(trained: Trained, synthetic_rows: list[Row]) -> None:
@@ -160,11 +164,11 @@ def test_the_report_says_what_was_trained_on(trained: Trained, synthetic_rows: l
     report = json.loads(json.dumps(trained.report))
     assert (report["rows"], report["prompts"], report["seed"]) == (len(synthetic_rows), 24, 3)
     assert report["texts"] == 24
-    assert report["data_sha256"] == digest(synthetic_rows, make_synthetic_texts(24)) != digest(synthetic_rows)
+    assert report["data_sha256"] == digest(synthetic_rows, make_synthetic_sequences(24)) != digest(synthetic_rows)
 
 
 def test_the_report_says_whether_training_ended_by_itself(synthetic_rows: list[Row]) -> None:
-    report = train(synthetic_rows, estimator="rf10", texts=make_synthetic_texts(6)).report
+    report = train(synthetic_rows, estimator="rf10", sequences=make_synthetic_sequences(6)).report
     assert report["converged"]["acceptance_rate"] is True  # a forest always does
     assert isinstance(report["converged"]["survival"], bool)
     model = fit(make_model("neural_network.MLPRegressor", {"max_iter": 2}, 0), *acceptance_data(synthetic_rows))
@@ -175,9 +179,11 @@ def test_the_report_says_whether_training_ended_by_itself(synthetic_rows: list[R
 
 
 def test_the_same_seed_gives_the_same_numbers(synthetic_rows: list[Row]) -> None:
-    first, again, other = (train(synthetic_rows[:40], seed, texts=make_synthetic_texts(6)) for seed in (3, 3, 4))
+    first, again, other = (
+        train(synthetic_rows[:40], seed, sequences=make_synthetic_sequences(6)) for seed in (3, 3, 4)
+    )
     features, _ = acceptance_data(synthetic_rows)
-    asked = survival_data(make_synthetic_texts(2))[0]
+    asked = survival_data(make_synthetic_sequences(2))[0]
     for predict in (
         lambda found: found.heads["acceptance_rate"].predict(features),
         lambda found: found.heads["survival"].predict_proba(asked)[:, 1],
@@ -194,10 +200,10 @@ def test_without_texts_only_the_papers_head_is_trained(synthetic_rows: list[Row]
 
 
 def test_a_level_that_was_not_traced_changes_nothing() -> None:
-    texts = [one for one in make_synthetic_texts(24) if one.level == 0]
+    sequences = [one for one in make_synthetic_sequences(24) if one.level == 0]
     rows = [row(n, [0.1 * n] * 2, [0.9, 0.1 * n], n % 2, prompt_id=str(n)) for n in range(1, 10)]
-    head = train(rows, texts=texts).heads["survival"]
-    asked = survival_data(texts[:1])[0]
+    head = train(rows, sequences=sequences).heads["survival"]
+    asked = survival_data(sequences[:1])[0]
     elsewhere = asked.copy()
     elsewhere[:, 5] = 2
     assert np.array_equal(head.predict_proba(asked), head.predict_proba(elsewhere))
@@ -243,11 +249,14 @@ def test_the_digest_sees_every_value_and_the_order(synthetic_rows: list[Row]) ->
 
 
 def test_the_digest_sees_texts_but_not_what_fills_them_up() -> None:
-    one = text([[0.5, 0.25, 0.75], [0.5]], [1, 1])
-    filled = text([[0.5, 0.25, 0.75], [0.5]], [1, 1])
+    one = sequence([[0.5, 0.25, 0.75], [0.5]], [1, 1])
+    filled = sequence([[0.5, 0.25, 0.75], [0.5]], [1, 1])
     filled.confidences[1, 1:] = 7.0
-    others = [text([[0.5, 0.25, 0.75], [0.25]], [1, 1]), text([[0.5, 0.25, 0.75], [0.5]], [0, 1])]
-    others += [text([[0.5, 0.25, 0.75], [0.5]], [1, 1], level=2), text([[0.5, 0.25, 0.75], [0.5]], [1, 1], 1, "q")]
+    others = [sequence([[0.5, 0.25, 0.75], [0.25]], [1, 1]), sequence([[0.5, 0.25, 0.75], [0.5]], [0, 1])]
+    others += [
+        sequence([[0.5, 0.25, 0.75], [0.5]], [1, 1], level=2),
+        sequence([[0.5, 0.25, 0.75], [0.5]], [1, 1], 1, "q"),
+    ]
     assert digest([], [one]) == digest([], [filled])
     assert len({digest([], [other]) for other in (one, *others)}) == 5
 

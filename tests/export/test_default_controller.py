@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pages import ROOT
 
-from speckv.benchmarks.collect.traces import read_texts
+from speckv.benchmarks.collect.traces import read_sequences
 from speckv.benchmarks.prompts import load_prompts
 from speckv.controller.records import read_records
 from speckv.export.build import build
@@ -21,7 +21,7 @@ RECORDS, TRACES = DATA / "qwen2.5-coder.parquet", sorted(DATA.glob("train-*.parq
 @pytest.fixture(scope="module")
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("remade") / "default.onnx"
-    build(RECORDS, out, texts=read_texts(TRACES), traces=[one.name for one in TRACES])
+    build(RECORDS, out, sequences=read_sequences(TRACES), traces=[one.name for one in TRACES])
     return out
 
 
@@ -44,7 +44,7 @@ def test_the_command_reproduces_it(remade: Path) -> None:
 
 def test_nothing_it_was_trained_on_is_held_out() -> None:
     trained_on = {row["prompt_id"] for row in read_records(RECORDS)}
-    trained_on |= {text.prompt_id for text in read_texts(TRACES)}
+    trained_on |= {one.prompt_id for one in read_sequences(TRACES)}
     assert trained_on <= {prompt.id for prompt in load_prompts("train")}
     assert not trained_on & {prompt.id for prompt in load_prompts("heldout")}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from synthetic import make_synthetic_rows, make_synthetic_texts
+from synthetic import make_synthetic_rows, make_synthetic_sequences
 
 from speckv.controller.training import Trained, train
 from speckv.export.artefact import Artefact, Metadata, make_artefact
@@ -19,9 +19,9 @@ GAMMAS = (2, 4, 6, 8)
 
 @cache
 def trained(estimator: str = "mlp16", survival: bool = True) -> Trained:
-    """Heads fitted to synthetic rows and texts."""
-    texts = make_synthetic_texts(prompts=12) if survival else ()
-    return train(make_synthetic_rows(prompts=12), estimator=estimator, texts=texts)
+    """Heads fitted to synthetic rows and sequences."""
+    sequences = make_synthetic_sequences(prompts=12) if survival else ()
+    return train(make_synthetic_rows(prompts=12), estimator=estimator, sequences=sequences)
 
 
 def metadata(heads: list[str], **changes: Any) -> Metadata:

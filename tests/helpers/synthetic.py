@@ -1,4 +1,4 @@
-"""Step records and texts that exist only as numbers: what tells whether a token is accepted is known."""
+"""Step records and sequences that exist only as numbers: what tells whether a token is accepted is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from speckv.benchmarks.collect.steps import Step, make_row
 from speckv.controller.records import Row
-from speckv.controller.walks import Text
+from speckv.controller.walks import TracedSequence
 
 
 def make_synthetic_rows(prompts: int, steps: int = 8, seed: int = 0) -> list[Row]:
@@ -47,15 +47,15 @@ def make_synthetic_rows(prompts: int, steps: int = 8, seed: int = 0) -> list[Row
     return rows
 
 
-def make_synthetic_texts(prompts: int, tokens: int = 24, depth: int = 12, seed: int = 0) -> list[Text]:
+def make_synthetic_sequences(prompts: int, tokens: int = 24, depth: int = 12, seed: int = 0) -> list[TracedSequence]:
     """Texts in which a token is accepted with its own confidence as probability; prompts differ in ease."""
     draws = np.random.default_rng(seed)
-    texts = []
+    sequences = []
     for number in range(prompts):
         confidences = draws.beta(np.exp(draws.uniform(-1.0, 3.0)), 1.0, (tokens, depth)).astype(np.float32)
         matches = (draws.random((tokens, depth)) < confidences).cumprod(axis=1).sum(axis=1)
         lengths = np.minimum(depth, tokens - np.arange(tokens))
         entropies = (3 * (1 - confidences)).astype(np.float32)
         matches = np.minimum(matches, lengths)
-        texts.append(Text(f"prompt-{number:02d}", number % 3, matches, lengths, entropies, confidences))
-    return texts
+        sequences.append(TracedSequence(f"prompt-{number:02d}", number % 3, matches, lengths, entropies, confidences))
+    return sequences

@@ -24,7 +24,7 @@ from speckv.controller.policy import BEST, Policy, Round
 
 
 def by_hand() -> Positions:
-    """One text of 6 tokens and one of 3; runs match 3, 2, 1, 0, 2, 1 and 0, 1, 0 tokens."""
+    """One sequence of 6 tokens and one of 3; runs match 3, 2, 1, 0, 2, 1 and 0, 1, 0 tokens."""
     first = [branch(0, 0.9) for _ in range(6)]
     first[3] = branch(2, 0.3, 0.3)
     second = [branch(1, 0.4, 0.4, 0.4), branch(0, 0.9), branch(9, 0.2)]
@@ -41,15 +41,15 @@ def test_positions_by_hand() -> None:
     at = np.array([0, 0, 1, 4, 4, 6, 8])
     accepted, ranks = positions.accepted(at, np.array([2, 4, 4, 2, 3, 1, 2]))
     assert accepted.tolist() == [2, 3, 2, 2, 2, 0, 0]
-    assert ranks.tolist() == [0, 2, 2, 0, 0, 1, BEST]  # at 4 the text ends, and no rank counts beyond BEST
+    assert ranks.tolist() == [0, 2, 2, 0, 0, 1, BEST]  # at 4 the sequence ends, and no rank counts beyond BEST
 
 
 def test_places_are_filled_until_none_waits() -> None:
     positions = by_hand()
     served = Served(positions, [0, 1, 1], 2)
-    assert (served.texts, served.at.tolist()) == ([0, 1], [0, 6])
+    assert (served.sequences, served.at.tolist()) == ([0, 1], [0, 6])
     assert served.advance(np.array([2, 3])) == [1] and served.full
-    assert (served.texts, served.at.tolist()) == ([0, 1], [2, 6])
+    assert (served.sequences, served.at.tolist()) == ([0, 1], [2, 6])
     assert served.advance(np.array([4, 1])) == [] and not served.full
 
 
@@ -60,8 +60,8 @@ def test_every_place_is_kept_busy_with_all_texts() -> None:
 
 
 def totals(played: Played) -> tuple[object, ...]:
-    texts = {text: (tokens, round(ms, 6)) for text, (tokens, ms) in played.by_text.items()}
-    return played.rounds, played.tokens, round(played.ms, 6), played.drafted, played.verified, texts
+    sequences = {sequence: (tokens, round(ms, 6)) for sequence, (tokens, ms) in played.by_sequence.items()}
+    return played.rounds, played.tokens, round(played.ms, 6), played.drafted, played.verified, sequences
 
 
 def test_fixed_gamma_by_hand() -> None:
@@ -69,7 +69,7 @@ def test_fixed_gamma_by_hand() -> None:
     # 0: two match, three tokens. 3: none matches, one. 4: room for one, which matches.
     expected = 10 * 2 + 103, 10 * 2 + 103, 10 * 1 + 102
     assert (played.rounds, played.tokens, played.drafted, played.verified, played.accepted) == (3, 6, 5, 5, 3)
-    assert played.ms == pytest.approx(sum(expected)) and played.by_text == {0: [6, pytest.approx(sum(expected))]}
+    assert played.ms == pytest.approx(sum(expected)) and played.by_sequence == {0: [6, pytest.approx(sum(expected))]}
 
 
 def test_siblings_by_hand() -> None:
@@ -92,17 +92,19 @@ def test_siblings_by_hand() -> None:
 
 def test_a_batch_waits_for_its_longest_and_stops_once_a_place_is_free() -> None:
     found = list(rounds(FixedPolicy(2), by_hand(), REGIME, [0, 1], batch=2))
-    ((one, texts, emitted), (other, _, _)) = found[:2]
-    assert texts == [0, 1] and emitted == [3, 1] and one.emitted == 4 and one.accepted == [2, 0]
+    ((one, sequences, emitted), (other, _, _)) = found[:2]
+    assert sequences == [0, 1] and emitted == [3, 1] and one.emitted == 4 and one.accepted == [2, 0]
     assert (one.draft_ms, one.verify_ms) == (20, 106) and one.verified == 4
-    assert other.accepted == [0, 1] and len(found) == 2  # the second text has ended
+    assert other.accepted == [0, 1] and len(found) == 2  # the second sequence has ended
 
 
 def test_every_text_is_a_new_request() -> None:
-    seen = [(this.requests[0], texts[0]) for this, texts, _ in rounds(FixedPolicy(2), by_hand(), REGIME, [0, 1, 0])]
+    seen = [
+        (this.requests[0], sequences[0]) for this, sequences, _ in rounds(FixedPolicy(2), by_hand(), REGIME, [0, 1, 0])
+    ]
     runs = [
-        text
-        for before, (request, text) in zip([None, *seen], seen, strict=False)
+        sequence
+        for before, (request, sequence) in zip([None, *seen], seen, strict=False)
         if before is None or request is not before[0]
     ]
     assert runs == [0, 1, 0]
@@ -149,7 +151,7 @@ def test_looking_up_is_playing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fixed-3", "tree-4-1"])
 def test_looking_up_is_playing_in_a_batch_too(name: str) -> None:
-    """Of texts that are over before they reach the most tokens they may have, where requests' rounds would be cut."""
+    """Of sequences that end before they have the most tokens they may have, where requests' rounds would be cut."""
     whole = random_positions(6)
     positions = copy.copy(whole)
     positions.room = whole.room + 20

@@ -33,7 +33,7 @@ def trees(levels: int, siblings: bool) -> Iterator[tuple[int, Siblings]]:
 
 
 def brute_force(positions: Positions, regime: Regime, siblings: bool) -> float:
-    """Milliseconds of the first text, by trying every tree at every position."""
+    """Milliseconds of the first sequence, by trying every tree at every position."""
     end = int(positions.ends[0])
     verify, level_ms = regime.verify_table(1), regime.draft_ms(1)
 
@@ -62,7 +62,7 @@ STEPS = Regime("steps", "fp16", "none", Measured({1: 10.0}), Measured({1: 100.0,
 @pytest.mark.parametrize("siblings", [False, True])
 @pytest.mark.parametrize(("seed", "tokens"), [(0, 5), (1, 5), (4, 5), (5, 3), (9, 4)])
 def test_the_bound_is_the_least_of_all_choices(seed: int, tokens: int, siblings: bool, regime: Regime) -> None:
-    """A text of three or four tokens of the five it may have ended early."""
+    """A sequence of three or four tokens of the five it may have ended early."""
     positions = Positions([random_trace(seed, tokens, depth=5, most=5)], 5)
     assert clairvoyant(positions, regime, [0], siblings).ms == pytest.approx(brute_force(positions, regime, siblings))
 
@@ -74,7 +74,7 @@ def test_siblings_are_worth_something_to_it() -> None:
 
 
 def never_faster(played: Played, bound: Played) -> bool:
-    return all(ms >= bound.by_text[text][1] - 1e-9 for text, (_, ms) in played.by_text.items())
+    return all(ms >= bound.by_sequence[sequence][1] - 1e-9 for sequence, (_, ms) in played.by_sequence.items())
 
 
 @pytest.mark.parametrize("regime", [REGIME, FREE, STEPS], ids=lambda regime: regime.name)

@@ -1,4 +1,4 @@
-"""The text of one call of ``generate`` as it grows, token by token, and what of it the caller asked for."""
+"""The sequence of one call of ``generate`` as it grows, token by token, and what of it the caller asked for."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from speckv.integrations.device import sent
 
 
-def padded(texts: Sequence[Text], config: GenerationConfig) -> Tensor:
-    """Several texts as ``generate`` returns them, filled up with the padding token."""
+def padded(sequences: Sequence[TokenSequence], config: GenerationConfig) -> Tensor:
+    """Several sequences as ``generate`` returns them, filled up with the padding token."""
     token = config.pad_token_id
     if token is None and config.eos_token_id is not None:
         token = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    longest = max(text.length for text in texts)
-    return torch.cat([pad(text.ids, (0, longest - text.length), value=token or 0) for text in texts])
+    longest = max(sequence.length for sequence in sequences)
+    return torch.cat([pad(sequence.ids, (0, longest - sequence.length), value=token or 0) for sequence in sequences])
 
 
-class Text:
+class TokenSequence:
     """Token ids, streamer, stopping criteria, scores: everything that plain decoding does with a new token.
 
     ``ids`` (1, n) is the prompt, on the caller's device. Length and EOS are looked at here; other criteria are asked
@@ -38,7 +38,7 @@ class Text:
         self._given: list[int] | None = None
         self.length = ids.shape[1]
         self.streamer = streamer
-        self._prompt: Tensor | None = ids  # for the streamer, once it is certain that this text is ours
+        self._prompt: Tensor | None = ids  # for the streamer, once it is certain that this sequence is ours
         self.max_length = config.max_length
         self.eos = frozenset[int]()
         for criterion in criteria:
