@@ -71,7 +71,9 @@ def exact_section(results: Path) -> str:
     for path in sorted(results.glob("identity-*.json")):
         result = read(path)
         different = result["outputs_that_differ_from_plain"]
-        what = f"{result.get('framework', 'transformers')}, {result['pair']}, {result['dtype']}: {listed(different)}"
+        pair = f"{result.get('framework', 'transformers')}, {result['pair']}"
+        pair += f" with an {kind} head" if (kind := result.get("draft_kind", "model")) != "model" else ""
+        what = f"{pair}, {result['dtype']}: {'; '.join(different)}"
         rows.append([f"`{path.name}`", what, str(result["prompts"] * len(different)), str(sum(different.values()))])
     for row in read(results / "sglang-gpu.json")["rows"]:
         what = f"SGLang on a GPU, {row['mode']}, trees: {row['trees']}"
