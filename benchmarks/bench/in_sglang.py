@@ -1,4 +1,4 @@
-"""A pair in SGLang's real server: one policy's server at a time, in mirrored order, at several concurrencies."""
+"""A pair in SGLang's real server: policy by policy or in turns, in mirrored order, at several concurrencies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from speckv.benchmarks.bench.heads import with_head
-from speckv.benchmarks.bench.plan import (
-    ADAPTIVE,
-    DENSE,
-    PLAIN,
-    REGIMES,
-    Plan,
-    Unit,
-)
+from speckv.benchmarks.bench.plan import ADAPTIVE, DENSE, PLAIN, REGIMES, Plan, Unit
 from speckv.benchmarks.bench.serving import NAME, SETTINGS, Servers
 from speckv.benchmarks.collect.profile import chat_inputs
 from speckv.benchmarks.common.progress import Report

@@ -114,6 +114,8 @@ class Plan:
                 raise SpecKVError(f"draft kind {self.draft_kind}: heads are for --framework sglang alone")
             if self.draft_kind == "model" and ADAPTIVE in self.policies:
                 raise SpecKVError(f"policy {ADAPTIVE}: SGLang has it for heads; add --draft-kind eagle3 or mtp")
+        if (self.fresh or self.together) and "sglang" not in self.frameworks:
+            raise SpecKVError(f"{'fresh' if self.fresh else 'together'}: servers are SGLang's; add --framework sglang")
         if self.fresh and self.together:
             raise SpecKVError("together: servers that are kept are not fresh; give one of the two")
         if self.against not in self.policies:

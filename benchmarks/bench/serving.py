@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,7 @@ class Serving:
         self.server = Server(Path(target), *given, dtype=dtype, threads=plan.threads or None, python=python)
 
     def __enter__(self) -> Serving:
-        try:
-            wait_for(self.server, self.policy)
-        except BaseException:
-            self.folder.cleanup()
-            raise
+        wait_for(self.server, self.policy)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,6 +169,7 @@ class Servers(AbstractContextManager["Servers"]):
     def __init__(self, plan: Plan, regime: str, models: tuple[str, str], python: str) -> None:
         self._plan, self._about = plan, (regime, models, python)
         self._running: dict[tuple[Any, ...], Serving] = {}
+        self._held = ExitStack()
         self._awake: Serving | None = None
 
     def at(self, repeat: int, policy: str, size: int) -> Serving:
@@ -186,14 +183,13 @@ class Servers(AbstractContextManager["Servers"]):
                 self.__exit__()
         if key not in self._running:
             regime, models, python = self._about
-            self._running[key] = Serving(plan, regime, policy, models, python).__enter__()
+            self._running[key] = self._held.enter_context(Serving(plan, regime, policy, models, python))
         elif self._awake is not self._running[key]:
             self._running[key].server.resume()
         self._awake = self._running[key]
         return self._awake
 
     def __exit__(self, *_: object) -> None:
-        for serving in self._running.values():
-            serving.__exit__()
+        self._held.close()
         self._running.clear()
         self._awake = None

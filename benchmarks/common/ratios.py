@@ -40,8 +40,8 @@ def rows(
 ) -> list[dict[str, Any]]:
     """A row per policy and task, "all" first.
 
-    ``vs_best_fixed`` and those of AGAINST are ratios of Σtokens / Σtime, None where there is no such policy. Best of
-    ``fixed`` is what is so in hindsight on all prompts, and anew in each resample of prompts (``ci``: 95 % intervals).
+    ``vs_best_fixed`` and those of AGAINST are ratios of Σtokens / Σtime, None where there is no such policy. The
+    best of ``fixed`` is chosen in hindsight on all prompts, and anew in each resample (``ci``: 95 % intervals).
     ``oracle_share`` = (policy − best fixed) / (clairvoyant − best fixed).
     """
     count = len(tasks)

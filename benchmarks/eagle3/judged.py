@@ -34,16 +34,16 @@ def judged(target: Any, head: Head, said: Sequence[Said], controller: Controller
     say, stretched to that of the target's; ``both`` are both. Log losses are in nats a depth.
     """
     stretch = {"shipped": 1.0, "relative": math.log(target.config.vocab_size) / math.log(len(head.known))}
-    corrections = {"corrected": Correction(), "both": Correction()}
+    as_said, corrections = Correction(), {"corrected": Correction(), "both": Correction()}
     outcomes: list[NDArray[np.bool_]] = []
     found: dict[str, dict[str, list[list[float]]]] = {when: defaultdict(list) for when in ("before", "after")}
-    for text in said:
+    for sequence in said:
         recent = RecentAcceptance()
-        for levels, accepted in _rounds(target, head, text):
+        for levels, accepted in _rounds(target, head, sequence):
             outcomes.append(np.arange(1, STEPS + 1) <= accepted)
             for (name, scale), (corrected, correction) in zip(stretch.items(), corrections.items(), strict=True):
                 asked = _answers(controller, levels, recent, scale)
-                for of, totals in ((name, Correction().totals), (corrected, correction.totals)):
+                for of, totals in ((name, as_said.totals), (corrected, correction.totals)):
                     known = [totals(answers, drafted) for drafted, answers in asked.items()]
                     found["before"][of].append([known[0][0], *(after[1] for after in known[1:-1])])
                     found["after"][of].append([after[0] for after in known[1:]])
@@ -67,13 +67,13 @@ def _loss(p: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
 
 
 @torch.inference_mode()
-def _rounds(target: Any, head: Head, text: Said) -> Iterator[tuple[Levels, int]]:
+def _rounds(target: Any, head: Head, sequence: Said) -> Iterator[tuple[Levels, int]]:
     """Of rounds of STEPS levels through what the target said: the signals, and how many were right."""
-    teacher = Teacher(target, head, [text])
+    teacher = Teacher(target, head, [sequence])
     (lesson,) = teacher.lessons([0])
     drafted = head.drafted(teacher.embeds(lesson.ids[None, 1:]), lesson.features[None].float())
     packed = [pack(None, logits[0]) for logits in drafted]
-    at = max(0, text.start - 2)
+    at = max(0, sequence.start - 2)
     while at < len(lesson.ids) - STEPS - 1:
         levels = torch.stack([level[at] for level in packed])
         right = head.known[levels[:, 0].long()] == lesson.ids[at + 2 : at + 2 + STEPS]

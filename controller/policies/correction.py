@@ -8,12 +8,10 @@ import numpy as np
 
 from speckv.controller.arrays import Floats
 from speckv.controller.estimates import Ratio
+from speckv.controller.features import FURTHEST
 
 CALM, DOUBT = 0.995, 8.0
 """Weight that a ratio keeps per later round, and that of its starting value 1: it is for a lasting bias."""
-
-DEEPEST = 32
-"""Most answers of one question."""
 
 LEAST = 1e-6
 """Of a probability that is divided by."""
@@ -30,7 +28,7 @@ class Correction:
 
     def __init__(self) -> None:
         self.first, self.seen, self.further = (Ratio(1.0, DOUBT, CALM) for _ in range(3))
-        self._factors = np.ones((2, DEEPEST))
+        self._factors = np.ones((2, FURTHEST + 1))
 
     @property
     def values(self) -> dict[str, float]:
@@ -54,16 +52,17 @@ class Correction:
         """
         reached = np.asarray(accepted)
         left_out = gamma + 1 in asked
-        came = (reached >= 1) if gamma else np.minimum(self.seen.value * asked[1][:, 0], 1.0) if left_out else None
-        if came is not None:
-            _add(self.first, came, asked[0][:, 0])
+        if gamma:
+            _add(self.first, reached >= 1, asked[0][:, 0])
+        elif left_out:
+            _add(self.first, np.minimum(self.seen.value * asked[1][:, 0], 1.0), asked[0][:, 0])
         verified = [level for level in asked if 0 < level <= gamma]
         if verified:
             _add(self.seen, reached >= np.array(verified)[:, None], np.array([asked[at][:, 0] for at in verified]))
         hits, hopes = [], []
         for level in range(2, gamma + 1 + left_out):
             before = max(drafted for drafted in asked if drafted < level)
-            if not 0 < level - before < asked[before].shape[1]:
+            if level - before >= asked[before].shape[1]:
                 break  # deeper than was looked ahead
             given, then = asked[before][:, level - before - 1], asked[before][:, level - before]
             alive = reached >= level - 1
@@ -73,7 +72,7 @@ class Correction:
             )
         if hits:
             _add(self.further, np.array(hits, dtype=float), np.array(hopes))
-        further = self.further.value ** np.arange(DEEPEST)
+        further = self.further.value ** np.arange(FURTHEST + 1)
         self._factors[0], self._factors[1] = self.first.value * further, self.seen.value * further
 
 

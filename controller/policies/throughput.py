@@ -48,12 +48,15 @@ class _Notes:
     """(n,): their sum over the drafted levels."""
     asked: dict[int, Floats] = field(default_factory=dict)
     """By how many levels were drafted, the controller's answers (n, K): P(accepted ≥ j) from that level on, or of 1."""
-    first: float = 0.0
-    """Σ over requests of P(accepted ≥ 1) as predicted, uncorrected, before anything was drafted."""
     siblings: int | None = None
     """Of each request, where that is decided before drafting."""
     values: Floats | None = None
     broken: bool = False
+
+    @property
+    def first(self) -> float:
+        """Σ over requests of P(accepted ≥ 1) as predicted, uncorrected, before anything was drafted."""
+        return float(np.add.reduce(self.asked[0][:, 0]))
 
 
 class ThroughputPolicy(LearnedPolicy):
@@ -103,7 +106,6 @@ class ThroughputPolicy(LearnedPolicy):
         of = tuple(features[:3])
         notes = this.notes = _Notes(limit, rate, float(size), drafting, verify, prices, features, of, entropies)
         gains, tokens = self._gains(notes, self._alive(notes, 0, self._further[1:]), 0)
-        notes.first = float(np.add.reduce(notes.asked[0][:, 0]))
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
         pays = depth > 0 or pace.option(notes.first) >= rate * drafting[1]
         pace.promise(size, float(tokens[depth, choice]), float(gains[depth, choice]) / rate)

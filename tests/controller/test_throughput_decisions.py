@@ -123,7 +123,6 @@ def test_a_controller_that_is_right_is_not_corrected() -> None:
         this.verify_ms = 100.0 + 25.0 * this.verified
         policy.observe(this)
         found.append((policy._correction.seen.value, policy._correction.further.value))
-    print(np.mean(found[500:], axis=0))
     assert np.mean(found[500:], axis=0) == pytest.approx([1.0, 1.0], abs=0.1)
 
 

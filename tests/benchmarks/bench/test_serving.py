@@ -104,3 +104,6 @@ def test_a_server_that_does_not_start_ends_the_others(said: list[str], monkeypat
 def test_kept_servers_are_not_fresh() -> None:
     with pytest.raises(SpecKVError, match="together"):
         Plan((), frameworks=("sglang",), fresh=True, together=True).check(("sglang",))
+    for way in ("fresh", "together"):
+        with pytest.raises(SpecKVError, match=f"{way}: servers are SGLang's; add --framework sglang"):
+            Plan((), frameworks=("transformers",), **{way: True}).check(("transformers",))
