@@ -24,8 +24,11 @@ MOVABLE = frozenset({DynamicLayer, DynamicSlidingWindowLayer})
 SEQUENCE, TRIED = 5, 8
 """Tokens of a sequence, and of it and the tree after it, with which a model is tried out."""
 
-NEAR = 0.1
+NEAR, NEAREST = 0.1, 0.3
 """A row of a tree says what a chain says, if it is so much nearer to that than to what another branch would say."""
+
+NOISE = 3.0
+"""So many times what one more row in the forward changes is as near: LLM.int8() quantises all rows by one another."""
 
 ROUNDING = 1e-5
 
@@ -61,7 +64,7 @@ def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
     ids = torch.linspace(vocabulary // 3, vocabulary - 1, TRIED, device=model.device).long()[None, :]
     sequence, (first, second, third) = ids[:, :SEQUENCE], ids[0, SEQUENCE:].tolist()
     branching = Tree([first, second, third], [0, 1, 1], 1)
-    trees = (branching, Tree.chain([first, third]), Tree.chain([first, second, third]))
+    chains = map(Tree.chain, ([first, third, second], [first, third], [first, second, third]))
     kept = new_cache(model)
     (cache,) = kept.values()
     try:
@@ -70,15 +73,18 @@ def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
         if not {type(layer) for layer in cache.layers} <= MOVABLE or not kinds.keys() <= {FULL, SLIDING}:
             return {}
         said = []
-        for tree in trees:
+        for tree in (branching, *chains):
             inputs = tree_inputs(model, cache, sequence, tree, None, None)
-            said.append(model(**inputs, use_cache=True, **kept).logits[0, -1].float())
+            row = tree.tokens.index(third) - len(tree.tokens)
+            said.append(model(**inputs, use_cache=True, **kept).logits[0, row].float())
             cache.crop(-tree.rows)
     except Exception:  # whatever a model raises that is not meant for this
         return {}
-    branched, right, wrong = said
-    off, other, size = (float(one.abs().max()) for one in (branched - right, wrong - right, right))
-    return kinds if off <= NEAR * other + ROUNDING * size else {}
+    branched, right, shorter, wrong = said
+    off, noise, other, size = (
+        float(one.abs().max()) for one in (branched - right, shorter - right, wrong - right, right)
+    )
+    return kinds if off <= min(max(NEAR * other, NOISE * noise), NEAREST * other) + ROUNDING * size else {}
 
 
 def tree_inputs(

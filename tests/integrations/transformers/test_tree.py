@@ -151,6 +151,23 @@ def test_attention_that_takes_no_mask_gets_chains(monkeypatch: pytest.MonkeyPatc
     assert not can_branch(target)
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_model_that_quantises_all_rows_by_one_another(monkeypatch: pytest.MonkeyPatch, deaf: bool) -> None:
+    """As LLM.int8(): what a row says depends on the others in its forward, and a tree still is one of its own."""
+    target = pair("full", "sdpa", 0.2)[0]
+
+    def quantised(_: Any, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        scale = inputs[0].abs().max() / 20
+        return (inputs[0] / scale).round() * scale
+
+    for layer in target.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(quantised)
+    if deaf:
+        monkeypatch.setattr(Tree, "sees", lambda tree: np.tril(np.ones((tree.rows, tree.rows), dtype=np.bool_)))
+    assert can_branch(target) is not deaf
+
+
 def test_what_a_tree_is() -> None:
     tree = Tree([5, 6, 7, 8, 9], [0, 1, 0, 3, 2], 2)
     assert tree.rows == 6 and tree.branches and not Tree.chain([1, 2]).branches
