@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,9 @@ class Curve:
     when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
     down and speed up with those that are.
 
+    What the nearest fewer and more rows that were timed let expect counts as one timing each: a single one, of a busy
+    moment, would keep its rows from being tried again.
+
     Beyond the most rows timed, time grows as the baseline's does; but where the baseline ends before, up to twice as
     many rows no faster than from half as many: what is taken to be dear is never tried, and would stay so.
     """
@@ -84,6 +87,7 @@ class Curve:
         self._rows = rows
         self._guesses = [*rows, FAR], [*times, times[-1] + slope * (FAR - rows[-1])]
         self._timings: dict[int, deque[tuple[int, float]]] = {}
+        self._medians: dict[int, float] = {}  # by rows, of their own timings alone
         self._slowness: dict[int, float] = {}
         self._load = 1.0
         self._surprises = deque([1.0] * LATEST, maxlen=LATEST)
@@ -110,7 +114,11 @@ class Curve:
         timings.append((rounds, ms / self._load))
         young = [multiple for at, multiple in timings if at > rounds - LIFE]
         lately = young if len(young) >= LEAST_YOUNG else [multiple for _, multiple in timings][-LEAST_YOUNG:]
-        self._slowness[rows] = median(lately) / float(np.interp(rows, *self._guesses))
+        guess = float(np.interp(rows, *self._guesses))
+        fewer, more = (row for row in self._medians if row < rows), (row for row in self._medians if row > rows)
+        beside = [self._medians[row] * guess for row in (max(fewer, default=0), min(more, default=0)) if row]
+        self._medians[rows] = median(lately) / guess
+        self._slowness[rows] = median_low([*lately, *beside]) / guess
         return change
 
     def follow(self, change: float) -> None:
