@@ -33,10 +33,14 @@ Siblings = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Request:
-    """One request as a loop knows it, from its first round to its last; ``stale`` tokens are new to the draft."""
+    """One request as a loop knows it, from its first round to its last; ``stale`` tokens are new to the draft.
+
+    Of one that is decoded ``plain`` nothing is accepted in a round that drafts for others beside it.
+    """
 
     recent: RecentAcceptance = field(default_factory=RecentAcceptance)
     stale: int = 0
+    plain: bool = False
     last: Level | None = None
     """(γ, 1 + BEST): the signals of the latest round that drafted."""
 
@@ -61,7 +65,7 @@ class Round:
     ranks: list[int] = field(default_factory=list)
     """Of each request, the rank of the target's token where the spine was rejected: 1 … SIBLINGS, else BEST.
 
-    0 where the spine was not rejected. It is known whether or not that sibling was verified.
+    0 where the spine was not rejected, or could not be accepted. It is known whether or not that sibling was verified.
     """
     emitted: int = 0
     """Tokens of all requests together, the target's own included."""
@@ -88,6 +92,11 @@ class Round:
         return len(self.requests)
 
     @property
+    def speculated(self) -> NDArray[np.bool_]:
+        """(n,): which requests are not decoded plainly."""
+        return np.array([not request.plain for request in self.requests])
+
+    @property
     def verified(self) -> int:
         """Drafted tokens of all requests that were verified, siblings included."""
         return self.gamma * self.size + self.offered_siblings
@@ -107,7 +116,8 @@ class Round:
     def remember(self) -> None:
         """Put what this finished round says of its requests into them."""
         for row, (request, accepted) in enumerate(zip(self.requests, self.accepted, strict=True)):
-            request.recent.add(accepted, self.gamma)
+            if not request.plain:
+                request.recent.add(accepted, self.gamma)
             if self.levels:
                 request.last = np.stack([level[row] for level in self.levels])
 

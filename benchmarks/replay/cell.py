@@ -11,6 +11,7 @@ import numpy as np
 from speckv.benchmarks.baselines import make_peer
 from speckv.benchmarks.replay.bounds import clairvoyant
 from speckv.benchmarks.replay.engine import Played, play
+from speckv.benchmarks.replay.noise import noise
 from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import Regime
 from speckv.benchmarks.replay.shapes import FIXED, SHAPES, TREES, play_shape
@@ -21,7 +22,9 @@ from speckv.integrations.runtime import Controller
 
 OURS = {"speckv": ("token", True), "speckv-chain": ("token", False), "speckv-step": ("step", True)}
 OURS["speckv-step-chain"] = ("step", False)
-"""Our policies' modes, and whether they have siblings."""
+NOISY = "-noisy"
+OURS |= {name + NOISY: OURS[name] for name in ("speckv", "speckv-step")}
+"""Our policies' modes, and whether they have siblings. Of the last two the times that they are told are noisy."""
 
 ADAPTIVE = ("sglang-ema", "bandit", "paper")
 SINGLE = ("hf-default", "hf-heuristic")
@@ -58,7 +61,11 @@ def play_cell(regime: Regime, positions: Positions, batch: int, controller: str)
     made |= {name: partial(ours, name) for name in OURS}
     for name, make in made.items():
         exact = name.startswith("speckv-step")
-        played[name] = [play(make(), positions, regime, order, batch, exact) for order in orders]
+        told = [noise(seed) if name.endswith(NOISY) else None for seed in range(len(orders))]
+        played[name] = [
+            play(make(), positions, regime, order, batch, exact, slower)
+            for order, slower in zip(orders, told, strict=True)
+        ]
     if batch == 1:
         played |= {name: [clairvoyant(positions, regime, own[0], tree)] for name, tree in BOUNDS.items()}
     return played

@@ -8,7 +8,7 @@ from typing import Any
 
 from speckv.benchmarks.common.tables import Table
 
-OURS = ("speckv", "speckv-chain", "speckv-step", "speckv-step-chain")
+OURS = ("speckv", "speckv-noisy", "speckv-chain", "speckv-step", "speckv-step-noisy", "speckv-step-chain")
 PEERS = ("plain", "fixed-4", "hf-default", "hf-heuristic", "p-min", "svip", "sglang-ema", "bandit", "paper")
 TREES = ("budget-8", "budget-16", "budget-32", "best static tree")
 BOUNDS = ("clairvoyant", "clairvoyant-tree")

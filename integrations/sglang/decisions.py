@@ -6,31 +6,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
-
-import numpy as np
-from numpy.typing import NDArray
 
 from speckv.controller.cost import CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.policies import make_policy
-from speckv.controller.policy import BEST, SIBLINGS, Policy, Request, Round
+from speckv.controller.policy import Policy, Round
 from speckv.integrations.runtime import Controller
 from speckv.integrations.sglang.config import Config
-from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.sampling import relaxed
 from speckv.integrations.sglang.timing import Stopwatch
-from speckv.integrations.signals import CANDIDATES, LEVEL
-
-Packed = NDArray[np.float32]
-"""(…, WIDTH): drafted tokens, their signals and candidates, as ``signals.pack`` gives them."""
-
-UNKNOWN: Packed = np.array((0.0, 1.0, 0.7, 0.1, 0.05, 0.03, *[-1.0] * BEST), dtype=np.float32)
-"""Stands for a first token without signals: about the mean of the shipped training data."""
+from speckv.integrations.sglang.under_way import Packed, Served, UnderWay
+from speckv.integrations.signals import LEVEL
 
 
 def build_policy(
@@ -60,77 +50,28 @@ def build_policy(
     )
 
 
-@dataclass(slots=True)
-class Served(Request):
-    """A request of the server; ``first`` is where its next round's first token has its signals: in a letter's row."""
-
-    first: tuple[Letter, int] | None = None
-
-
-@dataclass(slots=True)
-class UnderWay:
-    """A round between its beginning and its end; ``limit`` is the most levels that it may still have."""
-
-    requests: Sequence[Any]
-    this: Round
-    widths: Sequence[int]
-    limit: int
-    first: list[tuple[Letter, int] | None] = field(default_factory=list)
-    drafted: list[Packed] = field(default_factory=list)
-    """(n, WIDTH) of every level that the host has read."""
-    rest: Letter | None = None
-    """(n, γ − 1, WIDTH): of the levels after the first, where no decision has read them."""
-    places: Letter | None = None
-    """(n, K): the siblings verified, as ``tree.best_siblings`` gives them."""
-    said: Letter | None = None
-    """(n, 2 γ + 1): the spine's tokens, then those that the target gave, as many as were accepted and one."""
-    marks: dict[str, Any] = field(default_factory=dict)
-    beside_ms: float = 0.0  # deciding before and after drafting
-    began: float = 0.0
-    """On the host's clock, seconds."""
-    before: UnderWay | None = None
-    """The round before, if nothing was between; kept until this one ends."""
-    device_ms: float | None = None
-    """What its forwards took, those included by which the draft caught up."""
-
-    def first_level(self) -> Packed:  # which the draft's forward before this round gave
-        return np.stack([UNKNOWN if place is None else place[0].read()[place[1]] for place in self.first])
-
-    def outcome(self, correct: list[int]) -> None:
-        """Say in the round what became of it: ``correct`` tokens of each request were drafted, siblings included."""
-        this, gamma, size = self.this, self.this.gamma, len(correct)
-        this.emitted = sum(correct) + size
-        this.accepted, this.ranks = correct, [0] * size
-        if self.rest is not None:
-            self.drafted.extend(self.rest.read().swapaxes(0, 1))
-        this.levels = [level[:, LEVEL] for level in self.drafted]
-        if not gamma or self.said is None:
-            return
-        if self.places is not None:
-            places = self.places.read()
-            chosen = np.zeros((size, gamma * SIBLINGS + 1), dtype=np.bool_)
-            np.put_along_axis(chosen, places, True, axis=1)
-            this.siblings = chosen[:, :-1].reshape(size, gamma, SIBLINGS)
-        spine, said = np.split(self.said.read(), [gamma], axis=1)
-        right = (said[:, :gamma] == spine) & (np.arange(gamma) < np.array(correct)[:, None])
-        this.accepted = right.cumprod(axis=1).sum(axis=1).tolist()
-        for row, depth in enumerate(this.accepted):
-            if depth < gamma:
-                others = [*self.drafted[depth][row, CANDIDATES][1:], said[row, depth]]
-                this.ranks[row] = others.index(said[row, depth]) + 1
-
-
 HICCUP = 3.0
 """A host that takes more than so many times the forwards was held up by something else than the round."""
 
 
 class Decisions:
-    """The policy as the workers see it; ``rests``: whether the draft does nothing in a round that drafts nothing."""
+    """The policy as the workers see it.
+
+    ``rests``: whether the draft does nothing in a round that drafts nothing; ``mixes``: whether a round may draft while
+    some of its requests are decoded plainly.
+    """
 
     def __init__(
-        self, policy: Policy, ranks: Ranks, stopwatch: Stopwatch, metrics: Metrics, rests: bool = True
+        self,
+        policy: Policy,
+        ranks: Ranks,
+        stopwatch: Stopwatch,
+        metrics: Metrics,
+        rests: bool = True,
+        mixes: bool = True,
     ) -> None:
-        self.policy, self.ranks, self.stopwatch, self.metrics, self.rests = policy, ranks, stopwatch, metrics, rests
+        self.policy, self.ranks, self.stopwatch, self.metrics = policy, ranks, stopwatch, metrics
+        self.rests, self.mixes = rests, mixes
         self.round: UnderWay | None = None
         self._before: UnderWay | None = None
         self._unfinished: deque[UnderWay] = deque()
@@ -147,7 +88,10 @@ class Decisions:
         self._notice(requests)
         position = max(len(request.origin_input_ids) + len(request.output_ids) for request in requests)
         this = Round(self.served(requests), position)
-        room = 0 if any(map(relaxed, requests)) else widths[-1]
+        for served, request in zip(this.requests, requests, strict=True):
+            served.plain = relaxed(request)
+        plain = [served.plain for served in this.requests]
+        room = 0 if all(plain) or (any(plain) and not self.mixes) else widths[-1]
         self.round = UnderWay(list(requests), this, widths, room, began=time.perf_counter(), before=self._before)
         self._before = self.round
         self._unfinished.append(self.round)

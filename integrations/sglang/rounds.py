@@ -84,8 +84,9 @@ class Rounds(EAGLEWorkerV2):
         decided = "after each draft token" if per_token else "before drafting"
         name = tuple(COMPRESSION_LEVELS)[level]
         obstacle = self.adaptive_controller.obstacle
-        trees = "trees" if obstacle is None else f"chains ({obstacle})"
-        logger.info("speckv: compression level %s, γ 0 … %d, %s, decided %s", name, self._ceiling, trees, decided)
+        trees = obstacle is None
+        shape = "trees" if trees else f"chains ({obstacle})"
+        logger.info("speckv: compression level %s, γ 0 … %d, %s, decided %s", name, self._ceiling, shape, decided)
         ranks = Ranks(get_parallel().tp_group)
         self._costs = KeptCosts(self, ranks, config.gamma is None and config.objective == "throughput", config.warm_up)
         policy = decisions.build_policy(
@@ -95,16 +96,15 @@ class Rounds(EAGLEWorkerV2):
             self._costs.known,
             self._ceiling,
             per_token,
-            obstacle is None,
+            trees,
             draft.rests,
         )
         labels = {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)}
         if (replica := get_parallel().dp_rank) is not None:
             labels["dp_rank"] = str(replica)
         publish = ranks.decides and bool(get_observability().enable_metrics)
-        self.meet(
-            Decisions(policy, ranks, Stopwatch(self.device), Metrics(publish, labels, config.log_every), draft.rests)
-        )
+        metrics = Metrics(publish, labels, config.log_every)
+        self.meet(Decisions(policy, ranks, Stopwatch(self.device), metrics, draft.rests, mixes=trees))
 
     def meet(self, decisions: Decisions) -> None:
         """Be decided for by ``decisions`` from now on."""

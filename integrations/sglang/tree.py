@@ -78,6 +78,17 @@ def tree_input(
     )
 
 
+def bare(tree: EagleVerifyInput, requests: list[int]) -> EagleVerifyInput:
+    """``tree`` with nothing to accept of some ``requests``: no token of theirs leads to another.
+
+    A chain's kernel would not look where tokens lead, so it is said to be a tree.
+    """
+    children = tree.retrieve_next_token.clone()
+    children[requests, 0] = -1
+    plans = {"prepared_out_cache_loc": None, "kv_loc_plan": None, "num_tokens_per_req": -1}
+    return replace(tree, retrieve_next_token=children, topk=TOPK, **plans)
+
+
 def others(levels: Tensor) -> Tensor:
     """The candidates beside the drafted token, (n, γ, SIBLINGS), −1 where the draft has no other or none is known."""
     candidates = levels[..., CANDIDATES][..., 1:]

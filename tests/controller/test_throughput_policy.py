@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from simulation import Oracle, World, earned, linear, milliseconds, play
 
 from speckv.controller.cost import CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.policies.throughput import ThroughputPolicy
-from speckv.controller.policy import Round
+from speckv.controller.policy import Request, Round
 
 WARM_UP, ROUNDS, WORTH = 80, 300, 0.98
 
@@ -193,3 +194,22 @@ def test_a_controller_that_knows_nothing_never_costs_much(
     played = play(policy(Oracle(told), guessed(world), per_level), world, 2 * ROUNDS, seed=1)
     assert earned(world, played) >= 0.96 * world.plain
     assert earned(world, played[ROUNDS:]) >= 0.97 * world.plain
+
+
+@MODES
+@pytest.mark.parametrize(("held", "drafts", "knows"), [(2, True, True), (7, False, True), (7, False, False)])
+def test_requests_that_are_decoded_plainly_beside_others(
+    monkeypatch: pytest.MonkeyPatch, per_level: bool, held: int, drafts: bool, knows: bool
+) -> None:
+    """They make a round dearer and get nothing of it; a policy that does not know it drafts for one of eight."""
+    if not knows:
+        monkeypatch.setattr(Round, "speculated", property(lambda this: np.ones(this.size, dtype=np.bool_)))
+    here = World(0.8, 4.0, linear(100.0, 2.5), RIGHT, size=8, held=held)
+    assert (here.best_tree() > here.plain) == drafts
+    one = policy(Oracle(here.acceptance), calibrated(here), per_level, siblings=True)
+    rounds = settled(one, here)
+    if knows:
+        assert earned(here, rounds) >= WORTH * here.best_tree()
+        assert all(request.recent.values == Request().recent.values for request in rounds[0].requests[:held])
+    elif not drafts:
+        assert earned(here, rounds) < here.plain

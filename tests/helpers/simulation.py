@@ -35,7 +35,8 @@ class World:
 
     Where one is rejected, the sibling of rank r is right with ``right[r - 1]``. The draft's probabilities say all that.
     ``verify_ms`` is by rows of all ``size`` requests. ``extend_ms`` (by rows) is there in a server. The host takes
-    ``host_ms`` around a round in which the draft rests, and around one in which it drafts.
+    ``host_ms`` around a round in which the draft rests, and around one in which it drafts. The first ``held`` requests
+    are decoded plainly.
     """
 
     acceptance: float
@@ -45,6 +46,7 @@ class World:
     size: int = 1
     extend_ms: Verify | None = None
     host_ms: tuple[float, float] = (0.0, 0.0)
+    held: int = 0
 
     def level(self) -> Level:
         shares = ((1.0 - self.acceptance) * share for share in self.right)
@@ -58,7 +60,7 @@ class World:
         """Tokens of all requests; ``siblings`` of each, γ times as many as there are at each level."""
         spine = sum(self.acceptance**count for count in range(gamma + 1))
         mended = sum(self.right[: siblings // gamma]) if gamma else 0.0
-        return self.size * (spine + (1.0 - self.acceptance**gamma) * mended)
+        return self.held + (self.size - self.held) * (spine + (1.0 - self.acceptance**gamma) * mended)
 
     def best_fixed(self, max_gamma: int = 20) -> float:
         """Tokens per ms of the best fixed γ, 0 among them, in hindsight."""
@@ -78,7 +80,11 @@ class World:
 
     def end(self, this: Round, draws: random.Random) -> None:
         """What the target says of a drafted round, and what that took."""
-        for _ in this.requests:
+        for request in this.requests:
+            if request.plain:
+                this.accepted.append(0)
+                this.ranks.append(0)
+                continue
             accepted = 0
             while accepted < this.gamma and draws.random() < self.acceptance:
                 accepted += 1
@@ -147,7 +153,7 @@ def draft(policy: Policy, this: Round, room: int, levels: Callable[[int], Level]
 def play(policy: Policy, world: World, rounds: int, seed: int = 0, room: int = 1000) -> list[Round]:
     """``rounds`` rounds of ``policy`` in ``world``, observed by it one after the other, of one long text each."""
     draws = random.Random(seed)
-    requests = [Request() for _ in range(world.size)]
+    requests = [Request(plain=number < world.held) for number in range(world.size)]
     played: list[Round] = []
     for _ in range(rounds):
         this = draft(policy, Round(requests), room, lambda _: world.level())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from speckv.benchmarks.baselines.p_min import PMin
 from speckv.benchmarks.baselines.svip import SVIP
 from speckv.benchmarks.collect.traces import unfold
 from speckv.benchmarks.replay.engine import Played, play, rounds
+from speckv.benchmarks.replay.noise import noise
 from speckv.benchmarks.replay.positions import Positions, Served
 from speckv.benchmarks.replay.regimes import Measured, Regime
 from speckv.benchmarks.replay.shapes import SHAPES, play_shape
@@ -235,3 +237,26 @@ def test_a_policy_is_shown_copies() -> None:
         for level in this.levels:
             level[:] = 7.0
     assert (positions.signals == before).all() and positions.room[0] == TOKENS - 1
+
+
+def test_noise_is_told_and_not_charged() -> None:
+    told: list[float] = []
+
+    class Listening(FixedPolicy):
+        def observe(self, this: Round) -> None:
+            assert this.draft_ms is not None and this.verify_ms is not None
+            told.append(this.draft_ms + this.verify_ms)
+
+    positions = random_positions(4)
+    quiet, noisy = (play(Listening(2), positions, REGIME, range(4), noise=slower) for slower in (None, noise(1)))
+    assert quiet == noisy
+    without, with_it = told[: quiet.rounds], told[quiet.rounds :]
+    assert sum(without) == pytest.approx(quiet.ms) and sum(with_it) != pytest.approx(quiet.ms, rel=1e-3)
+
+
+def test_noise_is_as_was_measured() -> None:
+    logs = np.log(list(islice(noise(3), 20_000)))
+    assert (logs.std(axis=0) > 0.10).all() and (logs.std(axis=0) < 0.21).all()
+    assert ((logs > np.log(1.5)).mean(axis=0) > 0.01).all() and ((logs > np.log(1.5)).mean(axis=0) < 0.045).all()
+    slow = logs.mean(axis=1)
+    assert np.corrcoef(slow[:-4], slow[4:])[0, 1] > 0.4, "a slow machine stays slow for a while"

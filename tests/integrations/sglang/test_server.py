@@ -233,10 +233,17 @@ def test_logprobs(plain: Server, server: Steered) -> None:
     )
 
 
-def test_penalties(plain: Server, server: Steered) -> None:
-    """SGLang applies penalties per round when it speculates, so only that all is answered can be asked."""
-    answer = server.generate([5, 6, 7], 24, sampling={"frequency_penalty": 0.5})
-    assert len(answer["output_ids"]) == 24
+def test_a_penalised_request_does_not_keep_others_from_being_drafted_for(plain: Server, steered: Steered) -> None:
+    steered.steer("random")
+    path, body = KINDS["a penalty of one of two"]
+    wanted, rounds = said(plain.post(path, **body)), []
+    for _ in range(3):
+        penalised, other = answers = steered.post(path, **body)
+        assert said(answers) == wanted
+        assert not penalised["meta_info"]["spec_num_correct_drafts"]
+        rounds.append(other["meta_info"]["spec_verify_ct"])
+    # One by one beside the penalised one's 40 tokens, and only then faster, would take more than 40.
+    assert min(rounds) < 40
 
 
 def test_json_constrained_output(plain: Server, server: Steered) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ from speckv_sglang_cpu.sampling import verify_tree
 from speckv.controller.policy import SIBLINGS
 from speckv.controller.tree import best_common, sibling_values
 from speckv.integrations.sglang.backend import obstacle
-from speckv.integrations.sglang.tree import best_siblings, others, tree_input
+from speckv.integrations.sglang.tree import bare, best_siblings, others, tree_input
 from speckv.integrations.signals import LEVEL, WIDTH, pack
 
 VOCABULARY = 12
@@ -211,6 +212,28 @@ def test_greedy_follows_the_targets_tokens() -> None:
             assert got[row] == wanted
             depths[len(wanted)] += 1
     assert {1, 2, 3, 5} <= set(depths)
+
+
+@pytest.mark.parametrize("siblings", [0, 3])
+def test_nothing_is_accepted_of_a_request_that_is_decoded_plainly(siblings: int) -> None:
+    levels = drafted(2, 3, 5)
+    tree = built(levels, best_siblings(levels, 3), torch.tensor([7, 3]))
+    if not siblings:  # a chain of SGLang's own
+        follow = torch.tensor([[1, 2, 3, -1]] * 2)
+        tree = replace(
+            chain(levels, torch.tensor([0, 1]), torch.tensor([7, 3])),
+            retrieve_index=torch.arange(8).view(2, 4),
+            retrieve_next_token=follow,
+            retrieve_next_sibling=torch.full((2, 4), -1),
+        )
+    says = torch.zeros((2, tree.draft_token_num), dtype=torch.long)
+    says[:, :3] = levels[..., 0]
+    before = verified(tree, 2, verify_tree_greedy_cpu, target_predict=says)
+    assert [len(path) for path in before] == [4, 4]
+    plain = bare(tree, [1])
+    assert plain.topk > 1 and tree.retrieve_next_token[1, 0] == 1
+    after = verified(plain, 2, verify_tree_greedy_cpu, target_predict=says)
+    assert after == [before[0], (int(levels[1, 0, 0]),)]
 
 
 def _wrong_rule(**arguments: Any) -> None:

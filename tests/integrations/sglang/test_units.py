@@ -42,7 +42,7 @@ from speckv.integrations.sglang.config import (
     read_config,
     tree_sizes,
 )
-from speckv.integrations.sglang.decisions import HICCUP, UNKNOWN, Decisions
+from speckv.integrations.sglang.decisions import HICCUP, Decisions
 from speckv.integrations.sglang.draft_cache import DraftCache
 from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
@@ -50,6 +50,7 @@ from speckv.integrations.sglang.pairing import check_pair
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
 from speckv.integrations.sglang.timing import Stopwatch
+from speckv.integrations.sglang.under_way import UNKNOWN
 from speckv.integrations.signals import WIDTH, pack
 
 
@@ -212,12 +213,30 @@ class TestDecisions:
         [{"frequency_penalty": 0.5}, {"presence_penalty": -0.5}, {"repetition_penalty": 1.1}, {"min_new_tokens": 2}],
     )
     def test_what_sglang_would_approximate_is_not_drafted_for(self, sampling: dict[str, float]) -> None:
-        deciding, other, request = decisions(Deep([3, 3, 3])), Holder(min_p=0.1), Holder(**sampling)
+        deciding, other, request = decisions(Deep([3] * 5)), Holder(min_p=0.1), Holder(**sampling)
         assert deciding.begin([other], [0, 2, 4]) == 2
+        assert deciding.begin([request], [0, 2, 4]) == 0
+        assert deciding.begin([other, request], [0, 2, 4]) == 2
+        assert [served.plain for served in deciding.served([other, request])] == [False, True]
+        deciding.mixes = False
         assert deciding.begin([other, request], [0, 2, 4]) == 0
         if "min_new_tokens" in sampling:
             request.output_ids.append(9)
             assert deciding.begin([other, request], [0, 2, 4]) == 2
+
+    def test_what_a_request_that_is_decoded_plainly_says_is_no_rejection(self) -> None:
+        deciding, requests = decisions(Deep([2, 2])), [Holder(), Holder(repetition_penalty=1.1)]
+        for served in deciding.served(requests):
+            served.first = (posted(0.2, 0.9), 1)
+        deciding.begin(requests, [0, 2])
+        deciding.first(requests)
+        assert deciding.round is not None
+        deciding.round.this.gamma = 2
+        deciding.round.rest = Letter(torch.full((2, 1, WIDTH), 0.25))
+        deciding.round.said = Letter(torch.tensor([[3.0, 4.0, 9.0, 4.0, 5.0], [3.0, 4.0, 9.0, 4.0, 5.0]]))
+        ended = deciding.finish([0, 0])
+        assert ended is not None and ended.this.accepted == [0, 0]
+        assert ended.this.ranks[0] > 0 and ended.this.ranks[1] == 0
 
     def test_a_round_is_told_as_it_was(self) -> None:
         policy = Deep([8, 5])
