@@ -82,7 +82,7 @@ def end_to_end(
     command = " ".join(["python -m speckv.benchmarks.end_to_end", *sys.argv[1:]])
     with progress() as report:
         result = run_bench(plan, json_file, command, report)
-    if pair == "qwen2.5-coder":  # of which the traces are
+    if pair == "qwen2.5-coder" and not temperature:  # of which the traces are, by greedy decoding
         result["bound"] = bounds(result, {name: DATA / f"{file}.parquet" for name, file in TRACES.items()}, plan.tokens)
     summary(result["rows"]).show()
     if result["bound"]:

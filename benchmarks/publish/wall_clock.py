@@ -26,10 +26,11 @@ def _end_to_end(result: Result) -> str:
         order = "all servers at once, of which one runs, in turns"
     if framework == "sglang" and settings["repeats"] > 1:
         order += f", {settings['repeats']} times in mirrored order"
+    drawn = f"sampled at temperature {settings['temperature']:g}" if settings.get("temperature") else "greedy"
     fixed = listed(row["policy"] for row in rows if row["policy"] == PLAIN or row["policy"].startswith("fixed-"))
     intro = (
         f"`{result['command']}`: wall clock in {framework}, {settings['prompts']} held-out "
-        f"prompts × {settings['tokens']} tokens, greedy, {order}, on {machine['cores']} cores of "
+        f"prompts × {settings['tokens']} tokens, {drawn}, {order}, on {machine['cores']} cores of "
         f"{machine['cpu']} ({machine['formats']}). Best fixed is the best of {fixed} in hindsight, with "
         "the 95 % interval beside it; waits in ms."
     )
