@@ -18,6 +18,7 @@ from speckv.controller.files import write_whole
 ROOT = Path.cwd()
 TIMED = {
     "transformers": ("end-to-end-transformers",),
+    "transformers, batches": ("end-to-end-transformers-batches",),
     "transformers, a CPU without bf16 instructions": ("end-to-end-transformers-emulated-bf16",),
     "SGLang": ("end-to-end-sglang", "end-to-end-sglang-compressed"),
     "SGLang, an EAGLE-3 head": ("end-to-end-sglang-eagle3",),
@@ -150,10 +151,11 @@ def _ranges(rows: list[Result]) -> list[str]:
 
 def _timed_row(name: str, found: list[Result]) -> list[str]:
     rows = [row for result in found for row in _ours(result["rows"])]
-    most = max(row["concurrency"] for row in rows)
+    sizes = sorted({row["concurrency"] for row in rows})
+    unit = "prompts a call" if rows[0]["framework"] == "transformers" else "requests at once"
     pairs, prompts = (listed(result["settings"][key] for result in found) for key in ("pair", "prompts"))
     what = f"{pairs}: {listed(row['regime'] for row in rows)}; {prompts} prompts"
-    name += "" if most == 1 else f", 1 to {most} requests at once"
+    name += "" if sizes == [1] else f", {sizes[0]} to {sizes[-1]} {unit}"
     return [name, what, listed(of_machine(result["machine"]) for result in found), *_ranges(rows)]
 
 
