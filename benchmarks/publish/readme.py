@@ -17,8 +17,7 @@ from speckv.controller.files import write_whole
 
 ROOT = Path.cwd()
 TIMED = {
-    "transformers": ("end-to-end-transformers",),
-    "transformers, batches": ("end-to-end-transformers-batches",),
+    "transformers": ("end-to-end-transformers", "end-to-end-transformers-batches"),
     "transformers, a CPU without bf16 instructions": ("end-to-end-transformers-emulated-bf16",),
     "SGLang": ("end-to-end-sglang", "end-to-end-sglang-compressed"),
     "SGLang, an EAGLE-3 head": ("end-to-end-sglang-eagle3",),
