@@ -33,14 +33,10 @@ Siblings = NDArray[np.bool_]
 
 @dataclass(slots=True)
 class Request:
-    """One request as a loop knows it, from its first round to its last; ``stale`` tokens are new to the draft.
-
-    Of one that is decoded ``plain`` nothing is accepted in a round that drafts for others beside it.
-    """
+    """One request as a loop knows it, from its first round to its last; ``stale`` tokens are new to the draft."""
 
     recent: RecentAcceptance = field(default_factory=RecentAcceptance)
     stale: int = 0
-    plain: bool = False
     last: Level | None = None
     """(γ, 1 + BEST): the signals of the latest round that drafted."""
 
@@ -56,6 +52,8 @@ class Round:
     requests: Sequence[Request]
     position: int = 0
     """Tokens of context, of the longest request."""
+    plain: frozenset[int] = frozenset()
+    """Which requests are decoded plainly: of what is drafted for them beside the others, nothing is accepted."""
     levels: list[Level] = field(default_factory=list)
     """As drafted, the first ``gamma`` of them verified."""
     gamma: int = 0
@@ -92,11 +90,6 @@ class Round:
         return len(self.requests)
 
     @property
-    def speculated(self) -> NDArray[np.bool_]:
-        """(n,): which requests are not decoded plainly."""
-        return np.array([not request.plain for request in self.requests])
-
-    @property
     def verified(self) -> int:
         """Drafted tokens of all requests that were verified, siblings included."""
         return self.gamma * self.size + self.offered_siblings
@@ -116,7 +109,7 @@ class Round:
     def remember(self) -> None:
         """Put what this finished round says of its requests into them."""
         for row, (request, accepted) in enumerate(zip(self.requests, self.accepted, strict=True)):
-            if not request.plain:
+            if row not in self.plain:
                 request.recent.add(accepted, self.gamma)
             if self.levels:
                 request.last = np.stack([level[row] for level in self.levels])

@@ -160,7 +160,7 @@ def _replay(_: torch.device, plan: Plan, result: Row, trace: Path) -> Iterator[R
     for batch in plan["batches"]:
         measured = regime("here", result["draft"], result["target"], batch, context)
         if measured is not None:
-            judged = judge(play_cell(measured, positions, batch, "default"), positions.tasks, batch)
+            judged = judge(play_cell(measured, positions, batch, "default", REPLAYED), positions.tasks, batch)
             yield from (row for row in judged if row["task"] == "all" and row["policy"] in REPLAYED)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +10,23 @@ import numpy as np
 from speckv.benchmarks.baselines import make_peer
 from speckv.benchmarks.replay.bounds import clairvoyant
 from speckv.benchmarks.replay.engine import Played, play
-from speckv.benchmarks.replay.noise import noise
+from speckv.benchmarks.replay.noise import NoisyCosts
 from speckv.benchmarks.replay.positions import Positions
 from speckv.benchmarks.replay.regimes import Regime
 from speckv.benchmarks.replay.shapes import FIXED, SHAPES, TREES, play_shape
 from speckv.controller.features import compression_level
 from speckv.controller.policies import make_policy
-from speckv.controller.policy import Policy
 from speckv.integrations.runtime import Controller
 
-OURS = {"speckv": ("token", True), "speckv-chain": ("token", False), "speckv-step": ("step", True)}
-OURS["speckv-step-chain"] = ("step", False)
-NOISY = "-noisy"
-OURS |= {name + NOISY: OURS[name] for name in ("speckv", "speckv-step")}
-"""Our policies' modes, and whether they have siblings. Of the last two the times that they are told are noisy."""
+OURS = {
+    "speckv": ("token", True, False),
+    "speckv-chain": ("token", False, False),
+    "speckv-step": ("step", True, False),
+    "speckv-step-chain": ("step", False, False),
+    "speckv-noisy": ("token", True, True),
+    "speckv-step-noisy": ("step", True, True),
+}
+"""Our policies' modes, whether they have siblings, and whether the times that they are told are noisy."""
 
 ADAPTIVE = ("sglang-ema", "bandit", "paper")
 SINGLE = ("hf-default", "hf-heuristic")
@@ -39,8 +41,10 @@ def orders_at(batch: int) -> int:
     return 12 if batch <= 4 else 3
 
 
-def play_cell(regime: Regime, positions: Positions, batch: int, controller: str) -> dict[str, list[Played]]:
-    """What every policy did in each order."""
+def play_cell(
+    regime: Regime, positions: Positions, batch: int, controller: str, ours: Collection[str] = tuple(OURS)
+) -> dict[str, list[Played]]:
+    """What every policy did in each order; of our own those that ``ours`` names."""
     orders = [positions.order(batch, seed) for seed in range(orders_at(batch))]
     # One request's round does not depend on the others'.
     own = orders[:1] if batch == 1 else orders
@@ -49,23 +53,17 @@ def play_cell(regime: Regime, positions: Positions, batch: int, controller: str)
         name: [play_shape(shape, positions, regime, order, batch) for order in own] for name, shape in shapes.items()
     }
     loaded, level = Controller.load(controller), compression_level(regime.compression)
-
-    def peer(name: str) -> Policy:
-        return make_peer(name, loaded, level)
-
-    def ours(name: str) -> Policy:
-        mode, siblings = OURS[name]
-        return make_policy(loaded, "throughput", mode, level, regime.cost_model(batch), siblings=siblings)
-
-    made = {name: partial(peer, name) for name in (*ADAPTIVE, *(SINGLE if batch == 1 else ()))}
-    made |= {name: partial(ours, name) for name in OURS}
-    for name, make in made.items():
-        exact = name.startswith("speckv-step")
-        told = [noise(seed) if name.endswith(NOISY) else None for seed in range(len(orders))]
-        played[name] = [
-            play(make(), positions, regime, order, batch, exact, slower)
-            for order, slower in zip(orders, told, strict=True)
-        ]
+    for name in (*ADAPTIVE, *(SINGLE if batch == 1 else ())):
+        played[name] = [play(make_peer(name, loaded, level), positions, regime, order, batch) for order in orders]
+    for name, (mode, siblings, noisy) in OURS.items():
+        if name not in ours:
+            continue
+        played[name] = []
+        for seed, order in enumerate(orders):
+            cost = regime.cost_model(batch)
+            cost = NoisyCosts(cost.costs, seed) if noisy else cost
+            policy = make_policy(loaded, "throughput", mode, level, cost, siblings=siblings)
+            played[name].append(play(policy, positions, regime, order, batch, exact=mode == "step"))
     if batch == 1:
         played |= {name: [clairvoyant(positions, regime, own[0], tree)] for name, tree in BOUNDS.items()}
     return played

@@ -11,8 +11,6 @@ from speckv.benchmarks.replay.positions import Positions, Served
 from speckv.benchmarks.replay.regimes import Regime
 from speckv.controller.policy import Policy, Request, Round
 
-Noise = Iterator[tuple[float, float]]
-
 
 @dataclass
 class Played:
@@ -46,22 +44,15 @@ class Played:
 
 
 def play(
-    policy: Policy,
-    positions: Positions,
-    regime: Regime,
-    order: Sequence[int],
-    batch: int = 1,
-    exact: bool = False,
-    noise: Noise | None = None,
+    policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1, exact: bool = False
 ) -> Played:
     """``policy`` on the sequences of ``order``, ``batch`` at a time; it keeps learning. Stops once a place is free.
 
     One request's round has no more levels than its sequence may have tokens, and, where they are looked at one by one,
     ends with a drafted EOS. In a batch, and where a server decides (``exact``), it drafts exactly what was decided.
-    With ``noise`` it is told other times than it takes: so many times those of its drafting, and of its verify.
     """
     played = Played()
-    for this, sequences, emitted in rounds(policy, positions, regime, order, batch, exact, noise):
+    for this, sequences, emitted in rounds(policy, positions, regime, order, batch, exact):
         assert this.draft_ms is not None and this.verify_ms is not None
         drafted = len(this.levels) * batch
         played.add(sequences, emitted, this.draft_ms + this.verify_ms, drafted, this.verified)
@@ -69,13 +60,7 @@ def play(
 
 
 def rounds(
-    policy: Policy,
-    positions: Positions,
-    regime: Regime,
-    order: Sequence[int],
-    batch: int = 1,
-    exact: bool = False,
-    noise: Noise | None = None,
+    policy: Policy, positions: Positions, regime: Regime, order: Sequence[int], batch: int = 1, exact: bool = False
 ) -> Iterator[tuple[Round, list[int], list[int]]]:
     """Every finished round, with its sequences and the tokens that each emitted."""
     served = Served(positions, order, batch)
@@ -93,11 +78,9 @@ def rounds(
         this.accepted, this.ranks = accepted.tolist(), ranks.tolist()
         emitted = np.minimum(accepted + 1 + this.sibling_hits, positions.end[at] - at)
         this.emitted = int(emitted.sum())
-        took = draft_ms * len(this.levels), float(verify[batch + this.verified])
-        slower = (1.0, 1.0) if noise is None else next(noise)
-        this.draft_ms, this.verify_ms = np.multiply(took, slower).tolist()
+        this.draft_ms = draft_ms * len(this.levels)
+        this.verify_ms = float(verify[batch + this.verified])
         policy.observe(this)
-        this.draft_ms, this.verify_ms = took
         this.remember()
         yield this, list(served.sequences), emitted.tolist()
         for place in served.advance(emitted):

@@ -48,7 +48,9 @@ class SiblingPlan:
         if not gamma:
             return
         accepted, ranks = np.asarray(outcome.accepted), np.asarray(outcome.ranks)
-        reached = (np.arange(gamma) <= accepted[:, None]) & outcome.speculated[:, None]
+        reached = np.arange(gamma) <= accepted[:, None]
+        if outcome.plain:
+            reached[[*outcome.plain]] = False
         best = np.stack([level[:, 2:] for level in outcome.levels[:gamma]], axis=1)
         offered = (best * reached[:, :, None]).sum(axis=(0, 1))
         for place, ratio in enumerate(self._ranks):

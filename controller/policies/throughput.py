@@ -34,8 +34,8 @@ class _Notes:
 
     limit: int
     rate: float
-    speculated: NDArray[np.bool_]
-    """(n,): which requests are not decoded plainly; no draft token of the others survives."""
+    plain: list[int]
+    """Requests of which no draft token survives."""
     alive: float
     """Requests whose spine should survive all levels but the newest."""
     drafting: Floats
@@ -106,9 +106,9 @@ class ThroughputPolicy(LearnedPolicy):
         prices = rate * self._shapes(size, drafting, verify)
         entropies = np.zeros(size, dtype=np.float32)
         of = tuple(features[:3])
-        speculated = this.speculated
-        alive = float(np.count_nonzero(speculated))
-        notes = this.notes = _Notes(limit, rate, speculated, alive, drafting, verify, prices, features, of, entropies)
+        plain = [*this.plain]
+        alive = float(size - len(plain))
+        notes = this.notes = _Notes(limit, rate, plain, alive, drafting, verify, prices, features, of, entropies)
         gains, tokens = self._gains(notes, self._alive(notes, 0, self._further[1:]), 0)
         depth, choice = divmod(int(gains.argmax()), gains.shape[1])
         pays = depth > 0 or pace.option(notes.first) >= rate * drafting[1]
@@ -213,12 +213,16 @@ class ThroughputPolicy(LearnedPolicy):
             if not self.per_level and not self.usable(signals):
                 notes.broken = True
                 return None
-            notes.values = self._plan.values(signals) * this.speculated[:, None, None]
+            notes.values = self._plan.values(signals)
+            if notes.plain:
+                notes.values[notes.plain] = 0.0
         return notes.values
 
     def _alive(self, notes: _Notes, drafted: int, further: tuple[int, ...]) -> list[float]:
         """Σ over requests of P(accepted ≥ j), corrected: as known before, and of j = drafted + e for each e."""
-        answers = notes.asked[drafted] = self.controller.survival(notes.features.T, further) * notes.speculated[:, None]
+        answers = notes.asked[drafted] = self.controller.survival(notes.features.T, further).copy()
+        if notes.plain:
+            answers[notes.plain] = 0.0
         return [notes.alive, *self._correction.totals(answers, drafted)]
 
     def _gains(self, notes: _Notes, alive: list[float], drafted: int) -> tuple[Floats, Floats]:
@@ -228,7 +232,7 @@ class ThroughputPolicy(LearnedPolicy):
         choices): tokens beyond the target's own and beyond those of ``first``, and these less ρ times what the shape
         takes.
         """
-        first, size = max(0, drafted - 1), np.count_nonzero(notes.speculated)
+        first, size = max(0, drafted - 1), len(notes.entropies) - len(notes.plain)
         last = min(first + len(alive), notes.limit + 1)
         tokens, least = 0.0, alive[0]
         # What the newest level took is spent, whether or not it is verified.

@@ -87,11 +87,9 @@ class Decisions:
         """Start a round; the most tokens to draft in it, one of the ascending ``widths`` (0 leaves the draft alone)."""
         self._notice(requests)
         position = max(len(request.origin_input_ids) + len(request.output_ids) for request in requests)
-        this = Round(self.served(requests), position)
-        for served, request in zip(this.requests, requests, strict=True):
-            served.plain = relaxed(request)
-        plain = [served.plain for served in this.requests]
-        room = 0 if all(plain) or (any(plain) and not self.mixes) else widths[-1]
+        plain = frozenset(row for row, request in enumerate(requests) if relaxed(request))
+        this = Round(self.served(requests), position, plain)
+        room = 0 if plain and (len(plain) == this.size or not self.mixes) else widths[-1]
         self.round = UnderWay(list(requests), this, widths, room, began=time.perf_counter(), before=self._before)
         self._before = self.round
         self._unfinished.append(self.round)

@@ -81,15 +81,13 @@ class Drafter(EagleDraftWorker):
         self.decisions.mark("drafted")
         count = self.decisions.siblings(gamma, self.owner.adaptive_controller.counts(gamma))
         self.decisions.mark("chosen")  # so that what it takes to build a tree is the verify's, which it is paid for
-        if count:
-            tree = self._with_siblings(batch, chain, gamma, count)
-        else:
-            tree = chain
-            if gamma != steps:
-                # Off a CPU the whole ceiling's window was planned; verify has to plan its narrower one.
-                tree.kv_loc_plan = tree.prepared_out_cache_loc = None
-        plain = [row for row, served in enumerate(self.decisions.served(batch.reqs)) if served.plain]
-        return bare(tree, plain) if plain else tree
+        if gamma != steps:
+            # Off a CPU the whole ceiling's window was planned; verify has to plan its narrower one.
+            chain.kv_loc_plan = chain.prepared_out_cache_loc = None
+        tree = self._with_siblings(batch, chain, gamma, count) if count else chain
+        assert self.decisions.round is not None
+        plain = self.decisions.round.this.plain
+        return bare(tree, sorted(plain)) if plain else tree
 
     def _with_siblings(self, batch: Any, chain: Any, gamma: int, count: int) -> Any:
         """The verify input of a tree: ``chain`` with ``count`` siblings of every request beside it."""

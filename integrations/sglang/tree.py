@@ -13,8 +13,8 @@ from torch import Tensor
 from speckv.controller.policy import SIBLINGS
 from speckv.integrations.signals import CANDIDATES, LEVEL
 
-TOPK = 2
-"""What SGLang is told of a tree: with 1 it would leave what was accepted where it is."""
+AS_TREE = {"topk": 2, "prepared_out_cache_loc": None, "kv_loc_plan": None, "num_tokens_per_req": -1}
+"""What SGLang is told of a tree: with topk 1 it would leave what was accepted where it is; no chain's plan holds."""
 
 
 def best_siblings(levels: Tensor, count: int) -> Tensor:
@@ -70,11 +70,8 @@ def tree_input(
         retrieve_next_token=children,
         retrieve_next_sibling=siblings,
         spec_steps=gamma,
-        topk=TOPK,
         draft_token_num=size,
-        prepared_out_cache_loc=None,
-        kv_loc_plan=None,
-        num_tokens_per_req=-1,
+        **AS_TREE,
     )
 
 
@@ -85,8 +82,7 @@ def bare(tree: EagleVerifyInput, requests: list[int]) -> EagleVerifyInput:
     """
     children = tree.retrieve_next_token.clone()
     children[requests, 0] = -1
-    plans = {"prepared_out_cache_loc": None, "kv_loc_plan": None, "num_tokens_per_req": -1}
-    return replace(tree, retrieve_next_token=children, topk=TOPK, **plans)
+    return replace(tree, retrieve_next_token=children, **AS_TREE)
 
 
 def others(levels: Tensor) -> Tensor:

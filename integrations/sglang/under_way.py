@@ -75,6 +75,6 @@ class UnderWay:
         right = (said[:, :gamma] == spine) & (np.arange(gamma) < np.array(correct)[:, None])
         this.accepted = right.cumprod(axis=1).sum(axis=1).tolist()
         for row, depth in enumerate(this.accepted):
-            if depth < gamma and not this.requests[row].plain:
+            if depth < gamma and row not in this.plain:
                 others = [*self.drafted[depth][row, CANDIDATES][1:], said[row, depth]]
                 this.ranks[row] = others.index(said[row, depth]) + 1

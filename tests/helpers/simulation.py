@@ -80,8 +80,8 @@ class World:
 
     def end(self, this: Round, draws: random.Random) -> None:
         """What the target says of a drafted round, and what that took."""
-        for request in this.requests:
-            if request.plain:
+        for row in range(this.size):
+            if row in this.plain:
                 this.accepted.append(0)
                 this.ranks.append(0)
                 continue
@@ -153,10 +153,10 @@ def draft(policy: Policy, this: Round, room: int, levels: Callable[[int], Level]
 def play(policy: Policy, world: World, rounds: int, seed: int = 0, room: int = 1000) -> list[Round]:
     """``rounds`` rounds of ``policy`` in ``world``, observed by it one after the other, of one long text each."""
     draws = random.Random(seed)
-    requests = [Request(plain=number < world.held) for number in range(world.size)]
+    requests, plain = [Request() for _ in range(world.size)], frozenset(range(world.held))
     played: list[Round] = []
     for _ in range(rounds):
-        this = draft(policy, Round(requests), room, lambda _: world.level())
+        this = draft(policy, Round(requests, plain=plain), room, lambda _: world.level())
         if played and any(world.host_ms):
             this.after_rest = played[-1].resting
             this.before_ms = world.host_ms[not this.after_rest]

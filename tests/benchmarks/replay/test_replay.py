@@ -16,10 +16,11 @@ from speckv.benchmarks.baselines.p_min import PMin
 from speckv.benchmarks.baselines.svip import SVIP
 from speckv.benchmarks.collect.traces import unfold
 from speckv.benchmarks.replay.engine import Played, play, rounds
-from speckv.benchmarks.replay.noise import noise
+from speckv.benchmarks.replay.noise import NoisyCosts, noise
 from speckv.benchmarks.replay.positions import Positions, Served
 from speckv.benchmarks.replay.regimes import Measured, Regime
 from speckv.benchmarks.replay.shapes import SHAPES, play_shape
+from speckv.controller.cost import CostModel
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.controller.policies.throughput import ThroughputPolicy
 from speckv.controller.policy import BEST, Policy, Round
@@ -239,16 +240,22 @@ def test_a_policy_is_shown_copies() -> None:
     assert (positions.signals == before).all() and positions.room[0] == TOKENS - 1
 
 
-def test_noise_is_told_and_not_charged() -> None:
+def test_noise_is_told_and_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[float] = []
+    monkeypatch.setattr(CostModel, "observe", lambda self, this: told.append(this.draft_ms + this.verify_ms))
 
     class Listening(FixedPolicy):
-        def observe(self, this: Round) -> None:
-            assert this.draft_ms is not None and this.verify_ms is not None
-            told.append(this.draft_ms + this.verify_ms)
+        def __init__(self, cost: CostModel) -> None:
+            super().__init__(2)
+            self.cost = cost
 
-    positions = random_positions(4)
-    quiet, noisy = (play(Listening(2), positions, REGIME, range(4), noise=slower) for slower in (None, noise(1)))
+        def observe(self, this: Round) -> None:
+            self.cost.observe(this)
+
+    positions, true = random_positions(4), REGIME.cost_model()
+    quiet, noisy = (
+        play(Listening(cost), positions, REGIME, range(4)) for cost in (true, NoisyCosts(true.costs, seed=1))
+    )
     assert quiet == noisy
     without, with_it = told[: quiet.rounds], told[quiet.rounds :]
     assert sum(without) == pytest.approx(quiet.ms) and sum(with_it) != pytest.approx(quiet.ms, rel=1e-3)

@@ -260,8 +260,10 @@ def _wrong_rule(**arguments: Any) -> None:
         arguments["accept_token_num"][row] = accepted
 
 
-@pytest.mark.parametrize(("kernel", "right"), [(verify_tree, True), (_wrong_rule, False)])
-def test_sampling_keeps_the_distribution(kernel: Any, right: bool) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "right", "plain"), [(verify_tree, True, False), (_wrong_rule, False, False), (verify_tree, True, True)]
+)
+def test_sampling_keeps_the_distribution(kernel: Any, right: bool, plain: bool) -> None:
     """The first token of 8,000 verifies of one tree whose siblings have much of the target's probability."""
     torch.manual_seed(0)
     count = 8000
@@ -275,7 +277,7 @@ def test_sampling_keeps_the_distribution(kernel: Any, right: bool) -> None:
     probabilities /= probabilities.sum()
     target = probabilities.expand(count, tree.draft_token_num, -1)
     said = verified(
-        tree,
+        bare(tree, [*range(count)]) if plain else tree,
         count,
         kernel,
         uniform_samples=torch.rand(count, tree.draft_token_num),
@@ -283,6 +285,7 @@ def test_sampling_keeps_the_distribution(kernel: Any, right: bool) -> None:
         target_probs=target,
         draft_probs=torch.zeros_like(target),
     )
+    assert {len(path) for path in said} == ({1} if plain else {1, 2, 3})
     found = Counter(path[0] for path in said)
     expected = probabilities.double().numpy()
     fit = chisquare([found[token] for token in range(VOCABULARY)], expected / expected.sum() * count)

@@ -100,9 +100,9 @@ class Steered(Policy):
     def observe(self, this: Round) -> None:
         assert this.gamma <= len(this.levels) and all(accepted <= this.gamma for accepted in this.accepted)
         assert sum(this.accepted) + sum(this.sibling_hits) + this.size == this.emitted
-        for request, depth, rank in zip(this.requests, this.accepted, this.ranks, strict=True):
-            assert (rank > 0) == (this.gamma > depth and not request.plain)
-            assert not (request.plain and depth)
+        for row, (depth, rank) in enumerate(zip(this.accepted, this.ranks, strict=True)):
+            assert (rank > 0) == (this.gamma > depth and row not in this.plain)
+            assert not (row in this.plain and depth)
         if self.lets:
             self.genuine.observe(this)
 
