@@ -8,22 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from speckv.integrations.device import sent
 from speckv.integrations.transformers.branches import kinds_of_attention, mask_dtype
-from speckv.integrations.transformers.cache import as_keyword
 from speckv.integrations.transformers.columns import Columns
 from speckv.integrations.transformers.direct import forward_of
 from speckv.integrations.transformers.draft import DraftModel
+from speckv.integrations.transformers.ragged import feed_in_parts, own_cache
 from speckv.integrations.transformers.sequence import TokenSequence
-from speckv.integrations.transformers.target import DecodePlainly, TargetModel
+from speckv.integrations.transformers.target import LIKE_THE_LAST, DecodePlainly, TargetModel
 from speckv.integrations.transformers.tree import Tree
-
-
-def _own_cache(model: PreTrainedModel) -> dict[str, Cache]:
-    """One that keeps every column, of layers with a window as well: the masks say what is in a window."""
-    return as_keyword(model, DynamicCache())
 
 
 class TargetBatch(TargetModel):
@@ -31,11 +26,14 @@ class TargetBatch(TargetModel):
 
     branches = True
 
-    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any], private: bool) -> None:
+    def __init__(self, model: PreTrainedModel, keywords: dict[str, Any], private: bool, longest: int) -> None:
+        """``longest``: the tokens that a sequence may come to."""
         super().__init__(model, keywords, private)
+        if not self.reach.alike(longest):  # there the longest turns all that are fed with it, in whatever round
+            raise DecodePlainly(f"the positions of a {type(model).__name__} switch before {longest} tokens")
         if not (self.text_only and kinds_of_attention(model)) or "token_type_ids" in self.keywords:
             raise DecodePlainly(f"{type(model).__name__} cannot verify several prompts at once")
-        self.keywords |= _own_cache(model)
+        self.keywords |= own_cache(model)
         self.kinds, self.dtype = kinds_of_attention(model), mask_dtype(model)
         self.places: Tensor | None = None
 
@@ -64,16 +62,28 @@ class TargetBatch(TargetModel):
 
     def _prefill(self, sequences: Sequence[TokenSequence]) -> Tensor:
         ids = torch.cat([sequence.ids for sequence in sequences])
-        self.prompt = ids.shape[1]
-        mask, positions = self.keywords.get("attention_mask"), self.keywords.get("position_ids")
-        inputs = self.prepare(ids, next_sequence_length=None, is_first_iteration=True, **self.keywords)
-        logits, _ = self._forward(inputs, 1)
-        self.forward = forward_of(self.model)
-        self._check_length(self.cache, self.prompt)
+        count, self.prompt = ids.shape
+        given = {name: self.keywords.get(name) for name in LIKE_THE_LAST}
+        mask, positions = given["attention_mask"], given["position_ids"]
         held = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        needed = [self.prompt - before for before in held.int().argmax(1).tolist()]
+
+        def feed(rows: list[int], columns: int, kept: dict[str, Cache]) -> Tensor:
+            keywords = self.keywords | kept
+            for name, values in given.items():
+                if values is not None:
+                    keywords[name] = values[..., rows, -columns:]
+            fed = ids[rows, -columns:]
+            inputs = self.prepare(fed, next_sequence_length=None, is_first_iteration=True, **keywords)
+            return self._forward(inputs, 1)[0]
+
+        logits, kept = feed_in_parts(self.model, needed, feed)
+        self.keywords |= kept
+        self.forward = forward_of(self.model)
+        self._check_length(self.cache, max(needed))
         places = torch.arange(self.prompt, device=ids.device).expand_as(ids)
-        self.columns = Columns(len(ids), ids.device)
-        self.columns.append(held, places)
+        self.columns = Columns(count, ids.device)
+        self.columns.append(held[:, -max(needed) :], places[:, -max(needed) :])
         # A sequence's positions go on from its prompt's last, as in generate().
         last = held.long().cumsum(-1)[:, -1] - 1 if positions is None else positions[:, -1]
         self.shift = last - (self.prompt - 1)
@@ -105,38 +115,55 @@ class DraftBatch(DraftModel):
         self.known = mask.to(self.device).bool()
         self.positions = (self.known.long().cumsum(1) - 1).clamp_(min=0)
         self.unknown = (~self.known).sum(1, keepdim=True)
+        self.before = self.known.int().argmax(1).tolist()
         self.held = [0] * len(mask)
-        self.kept = _own_cache(model)
+        self.kept = own_cache(model)
         self.columns = Columns(len(mask), self.device)
 
     def room(self, lengths: Sequence[int]) -> int:
         return super().room([max(lengths)])
 
+    def begins(self, lengths: Sequence[int]) -> bool:
+        return not any(self.held)
+
     def stale(self, lengths: Sequence[int]) -> list[int]:
-        return [max(0, length - 1 - held) for length, held in zip(lengths, self.held, strict=True)]
+        known = self.before if self.begins(lengths) else self.held
+        return [max(0, length - 1 - held) for length, held in zip(lengths, known, strict=True)]
 
     def feed(self, sequences: Sequence[TokenSequence]) -> Tensor:
         lengths = [sequence.length for sequence in sequences]
         self.keep([length - 1 for length in lengths])
-        most = max(length - held for length, held in zip(lengths, self.held, strict=True))
-        fed = sent([[0] * (most - sequence.length) + sequence.last(most) for sequence in sequences], self.device)
-        at = np.array(lengths)[:, None] - most + np.arange(most)
-        places, new = sent(at, self.device), sent(at >= np.array(self.held)[:, None], self.device)
+        begins = self.begins(lengths)
+        needed = [length - held for length, held in zip(lengths, self.before if begins else self.held, strict=True)]
+        most = max(needed)
+        ids = sent([[0] * (most - sequence.length) + sequence.last(most) for sequence in sequences], self.device)
+        where = np.array(lengths)[:, None] - most + np.arange(most)
+        places, new = sent(where, self.device), sent(where >= np.array(self.held)[:, None], self.device)
         positions, prompt = places - self.unknown, self.known.shape[1]
-        if at.min() < prompt:
+        if where.min() < prompt:
             inside = places.clamp(0, prompt - 1)
             new &= self.known.gather(1, inside) | (places >= prompt)
             positions = torch.where(places < prompt, self.positions.gather(1, inside), positions)
         self.held = lengths
-        causal = torch.ones(most, most, dtype=torch.bool, device=self.device).tril()
-        sees = (causal & new[:, None]) | torch.eye(most, dtype=torch.bool, device=self.device)
-        return self._columns(fed, places, positions, new, sees)
+
+        def feed(rows: list[int], columns: int, kept: dict[str, Cache]) -> Tensor:
+            part, at, turned, seen = (of[rows, -columns:] for of in (ids, places, positions, new))
+            return self._fed(part, at, turned, _causal(seen), Columns(len(rows), self.device), kept)
+
+        if begins:
+            logits, self.kept = feed_in_parts(self.model, needed, feed)
+        else:
+            logits = self._fed(ids, places, positions, _causal(new), self.columns, self.kept)
+        self.columns.append(new, places)
+        return logits
 
     def step(self, tokens: Tensor) -> Tensor:
         places = sent(self.held, self.device)[:, None]
         self.held = [held + 1 for held in self.held]
         new = torch.ones_like(places, dtype=torch.bool)
-        return self._columns(tokens, places, places - self.unknown, new, new[:, None])
+        logits = self._fed(tokens, places, places - self.unknown, new[:, None], self.columns, self.kept)
+        self.columns.append(new, places)
+        return logits
 
     def keep(self, lengths: Sequence[int]) -> None:
         self.held = [min(held, length) for held, length in zip(self.held, lengths, strict=True)]
@@ -150,10 +177,19 @@ class DraftBatch(DraftModel):
         self.columns.select(sequences, cache)
         chosen = sent(list(sequences), self.device)
         self.known, self.positions, self.unknown = self.known[chosen], self.positions[chosen], self.unknown[chosen]
+        self.before = [self.before[sequence] for sequence in sequences]
         self.held = [self.held[sequence] for sequence in sequences]
 
-    def _columns(self, fed: Tensor, places: Tensor, positions: Tensor, new: Tensor, sees: Tensor) -> Tensor:
-        """Logits of what follows ``fed`` (n, m), of which those that are ``new`` see which they ``sees`` (n, m, m)."""
-        masks = self.columns.masks(sees, places, self.kinds, self.dtype)
-        self.columns.append(new, places)
-        return self._logits(fed, {"attention_mask": masks, "position_ids": positions})
+    def _fed(
+        self, ids: Tensor, places: Tensor, positions: Tensor, sees: Tensor, columns: Columns, kept: dict[str, Cache]
+    ) -> Tensor:
+        """Logits of what follows ``ids`` (n, m), of which each ``sees`` (n, m, m) some beside all that is held."""
+        masks = columns.masks(sees, places, self.kinds, self.dtype)
+        return self._logits(ids, {"attention_mask": masks, "position_ids": positions, **kept})
+
+
+def _causal(new: Tensor) -> Tensor:
+    """(n, m, m): which of m tokens fed sees which: itself, and before it those that are ``new`` (n, m)."""
+    count = new.shape[1]
+    before = torch.ones(count, count, dtype=torch.bool, device=new.device).tril()
+    return (before & new[:, None]) | torch.eye(count, dtype=torch.bool, device=new.device)

@@ -18,10 +18,14 @@ from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import processor, version
 from speckv.integrations.models.mirrored import Progress
 from speckv.integrations.transformers.cache import new_cache
+from speckv.integrations.transformers.direct import forward_of
 from speckv.integrations.transformers.reach import positions
 
 ROWS = (1, 2, 3, 4, 5, 7, 9, 13, 21)
 """Rows of a verify that are timed: dense where kernels have steps, up to a ceiling of 20 drafted tokens."""
+
+DRAFTED = (1, 2, 64)
+"""New tokens of a draft forward that are timed: from 1 and 2 alone it is not known what reading a prompt takes."""
 
 SHORT, LONG = 64, 512
 """Tokens of context at which rows are timed, and at which one row is timed again to see what context adds."""
@@ -38,7 +42,7 @@ def calibrate(
     Takes some dozens of target forwards: seconds on an accelerator, a minute where a forward takes 200 ms.
     """
     plan: dict[tuple[str, int, int], _Bench] = {}
-    for name, model, timed in (("verify", target, ROWS), ("draft", draft, (1, 2))):
+    for name, model, timed in (("verify", target, ROWS), ("draft", draft, DRAFTED)):
         longest = positions(model)
         counts = tuple(rows for rows in timed if 2 * rows <= longest)
         if not counts:
@@ -46,7 +50,7 @@ def calibrate(
         short = min(SHORT, longest - max(counts))
         for context, these in ((short, counts), (LONG, (1,))):
             if context + max(these) <= longest:
-                bench = _Bench(model, context)
+                bench = _Bench(model, context, all_rows=name == "verify")
                 plan |= {(name, context, rows): bench for rows in these}
     times: dict[tuple[str, int, int], list[float]] = {key: [] for key in plan}
     for number in range(-1, repeats):  # the first time kernels are chosen and memory is taken
@@ -75,10 +79,13 @@ def _slope(found: dict[tuple[str, int, int], float], name: str) -> float:
 
 
 class _Bench:
-    """A model with ``context`` tokens in its cache, ready to time forwards over what follows."""
+    """A model with ``context`` tokens in its cache, ready to time forwards over what follows.
 
-    def __init__(self, model: PreTrainedModel, context: int) -> None:
-        self.model = model
+    ``all_rows``: whether every new position's logits are asked for, as of a target, or the last's, as of a draft.
+    """
+
+    def __init__(self, model: PreTrainedModel, context: int, all_rows: bool) -> None:
+        self.model, self.forward, self.all_rows = model, forward_of(model), all_rows
         self.kept = new_cache(model)
         self.cache = next(iter(self.kept.values()))
         with torch.inference_mode():
@@ -99,8 +106,8 @@ class _Bench:
             torch.arange(5, 5 + count, device=self.model.device)[None, :]
             % self.model.config.get_text_config().vocab_size
         )
-        logits: Tensor = self.model(input_ids=ids, use_cache=True, **self.kept).logits
-        return logits
+        inputs = {"input_ids": ids, "use_cache": True, **self.kept}
+        return self.forward(inputs, count if self.all_rows else 1)[0]
 
     def _wait(self) -> None:
         if self.model.device.type == "cuda":

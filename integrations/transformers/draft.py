@@ -104,17 +104,21 @@ class DraftModel:
         (length,) = lengths
         return max(0, self.facts.longest + 1 - length)
 
+    def begins(self, lengths: Sequence[int]) -> bool:
+        """Whether it is to be fed sequences of these ``lengths`` from their beginnings."""
+        (length,) = lengths
+        return not self.cached or self.cached <= self.facts.restart < length
+
     def stale(self, lengths: Sequence[int]) -> list[int]:
         """How many tokens of sequences of these ``lengths`` the cache will lack beyond the newest, which none has."""
         (length,) = lengths
-        kept = 0 if self.cached <= self.facts.restart < length else self.cached
-        return [max(0, length - 1 - kept)]
+        return [max(0, length - 1 - (0 if self.begins(lengths) else self.cached))]
 
     def feed(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Logits (n, V) of what follows ``sequences``, of which the cache is fed what it does not hold."""
         (sequence,) = sequences
         length = sequence.length
-        if not self.kept or self.cached <= self.facts.restart < length:
+        if self.begins([length]):
             self.kept, self.cached = new_cache(self.model), 0
         return self._forward(sequence.ids[:, self.cached :].to(self.device), length)
 
@@ -136,12 +140,12 @@ class DraftModel:
         """Logits of what follows a sequence of ``end``; ``fed`` (1, m) is what the cache does not hold of it."""
         placed = self._placed(end)
         self.cached = end
-        return self._logits(fed, placed)
+        return self._logits(fed, {**placed, **self.kept})
 
-    def _logits(self, fed: Tensor, placed: dict[str, Any]) -> Tensor:
+    def _logits(self, fed: Tensor, beside: dict[str, Any]) -> Tensor:
         if self.last_id is not None:  # any id will do for those it does not know: the target decides
             fed = fed.clamp(max=self.last_id)
-        logits, _ = self.forward({"input_ids": fed, "use_cache": True, **placed, **self.kept}, 1)
+        logits, _ = self.forward({"input_ids": fed, "use_cache": True, **beside}, 1)
         return logits[:, -1]
 
     def _placed(self, end: int) -> dict[str, Tensor]:

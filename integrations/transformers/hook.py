@@ -182,7 +182,7 @@ def _loop(found: Attachment, call: Call) -> Callable[..., Any]:
         private = not generation_config.return_dict_in_generate and call.cache is None
         if several:
             call.check_several(generation_config, logits_processor, stopping_criteria)
-            ours: TargetModel = TargetBatch(model, keywords, private)
+            ours: TargetModel = TargetBatch(model, keywords, private, generation_config.max_length)
             mask = torch.ones_like(input_ids) if mask is None else mask
             draft: DraftModel = DraftBatch(found.draft, mask, vocabulary)
         else:

@@ -157,9 +157,8 @@ class Drafter:
         """
         started = perf_counter()
         asked_ms = 0.0
-        stale = [request.stale for request in this.requests]
-        this.caught_up = sum(stale)
-        this.draft_prefill = any(one == sequence.length - 1 for one, sequence in zip(stale, sequences, strict=True))
+        this.caught_up = sum(request.stale for request in this.requests)
+        this.draft_prefill = self.model.begins([sequence.length for sequence in sequences])
         processes = any(processors)
         prefixes = [sequence.ids.to(self.model.device) for sequence in sequences] if processes else []
         drafts = [Drafted() for _ in sequences]

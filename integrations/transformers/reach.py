@@ -34,6 +34,10 @@ class Reach:
         left = min(limit - length for limit in (self.dynamic, self.longrope, UNLIMITED) if limit >= length)
         return max(0, left)
 
+    def alike(self, length: int) -> bool:
+        """Whether no rotary embedding switches up to ``length``: then forwards of several lengths may be one."""
+        return length <= min(self.dynamic, self.longrope)
+
 
 def restart(model: PreTrainedModel) -> int:
     """The length beyond which ``model`` begins a new cache in ``generate``, as Phi-3 does; UNLIMITED for all others."""

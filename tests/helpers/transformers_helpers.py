@@ -59,6 +59,15 @@ def prompt(length: int = 12, seed: int = 0) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
+def padded(lengths: list[int], longest: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random prompts of these ``lengths``, padded on the left to ``longest`` or to the longest of them."""
+    ids = torch.randint(1, 256, (len(lengths), max(longest, *lengths)), generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones_like(ids)
+    for row, length in enumerate(lengths):
+        ids[row, : ids.shape[1] - length], mask[row, : ids.shape[1] - length] = 0, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
 def greedy(model: Any, inputs: Any, tokens: int = 40, **more: Any) -> Any:
     return model.generate(**inputs, **{"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0, **more})
 

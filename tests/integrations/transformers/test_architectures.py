@@ -19,7 +19,7 @@ from speckv.controller.errors import SpecKVError
 from speckv.controller.policies import FixedPolicy
 from speckv.controller.stats import Stats
 from speckv.integrations.models.loading import perturbed
-from speckv.integrations.transformers import stats
+from speckv.integrations.transformers import ragged, stats
 from speckv.integrations.transformers.hook import attach_policy
 
 LENGTH = 20  # longer than a window, which is 16
@@ -139,12 +139,38 @@ def test_output_and_acceptance_by_kind(kind: str) -> None:
     check(model_type, **changes)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_by_kind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_type, changes = KINDS[kind]
+    if model_type not in model_types():
+        pytest.skip(f"this transformers has no {model_type}")
+    monkeypatch.setattr(ragged, "FREE", 12)
+    check_batch(model_type, **changes)
+
+
+def check_batch(model_type: str, **changes: Any) -> None:
+    """Check that texts of a padded batch are those without a draft; refused, or decoded plainly, is as good."""
+    target = build(model_type, **changes)
+    if model_type in PLAIN:
+        return
+    inputs = prompt(LENGTH)
+    rows = [inputs["input_ids"][0].roll(by) for by in range(3)]
+    ids, mask = torch.stack(rows), torch.ones(3, LENGTH, dtype=torch.long)
+    for row, before in ((1, 12), (2, 3)):
+        ids[row, :before], mask[row, :before] = target.config.get_text_config().pad_token_id or 0, 0
+    padded = {**inputs, "input_ids": ids, "attention_mask": mask}
+    draft = perturbed(target, 0.1)
+    attach_policy(target, draft, RandomPolicy(seed=1))
+    assert torch.equal(greedy(target, padded), greedy(target, padded, assistant_model=draft))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("model_type", model_types())
 def test_output_and_acceptance_of_every_type(model_type: str) -> None:
     if model_type in SKIPPED:
         pytest.skip(SKIPPED[model_type])
     check(model_type)
+    check_batch(model_type)
 
 
 def test_vision_target_with_its_text_part_as_draft() -> None:

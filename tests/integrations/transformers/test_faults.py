@@ -32,7 +32,7 @@ from transformers import (
     StoppingCriteriaList,
     WatermarkingConfig,
 )
-from transformers_helpers import TINY, RandomPolicy, greedy, prompt, tiny, tiny_pair
+from transformers_helpers import TINY, RandomPolicy, greedy, padded, prompt, tiny, tiny_pair
 
 from speckv.controller.errors import SpecKVError
 from speckv.controller.policies.fixed import FixedPolicy
@@ -529,3 +529,22 @@ def test_rope_that_switches_by_length(kind: str) -> None:
         assert any(one.levels for one in beyond) == (kind == "longrope")
     if kind == "longrope":
         assert acceptance_of_a_copy(target) >= 0.99
+
+
+@pytest.mark.parametrize("kind", ROPE)
+def test_rope_that_switches_in_a_batch(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """By the longest of a forward all others are turned, too, and rounds bring together what plain steps do not."""
+    target = tiny(rope_parameters=ROPE[kind], max_position_embeddings=32 if kind == "dynamic" else 128)
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.mul_(2)
+    draft = perturbed(target, 0.02)
+    inputs = padded([15, 4, 9])
+    for tokens, plainly in ((17, False), (18, True), (40, True)):
+        caplog.clear()
+        attach_policy(target, draft, RandomPolicy(0))
+        with caplog.at_level(logging.WARNING, "speckv"):
+            found = greedy(target, inputs, tokens, assistant_model=draft)
+        assert torch.equal(greedy(target, inputs, tokens), found)
+        assert (f"switch before {15 + tokens} tokens" in caplog.text) == plainly
+        assert (stats(target).drafted > 0) != plainly
