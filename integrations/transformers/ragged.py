@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +53,17 @@ def feed_in_parts(model: PreTrainedModel, needed: Sequence[int], feed: Feed) -> 
     caches = [one for part in kept for one in part.values()]
     for index, layers in enumerate(zip(*(one.layers for one in caches), strict=True)):
         if all(layer.is_initialized for layer in layers):
-            cache.update(
-                _joined([layer.keys for layer in layers], max(needed), back),
-                _joined([layer.values for layer in layers], max(needed), back),
-                index,
-            )
+            keys, values = (_joined(layers, name, max(needed), back) for name in ("keys", "values"))
+            cache.update(keys, values, index)
     return torch.cat(logits)[back.to(logits[0].device)], whole
 
 
-def _joined(states: Sequence[Tensor], columns: int, order: Tensor) -> Tensor:
-    """Those of all parts, (rows, heads, ``columns``, size), brought into ``order``."""
+def _joined(layers: Sequence[Any], name: str, columns: int, order: Tensor) -> Tensor:
+    """The states called ``name`` of all parts, (rows, heads, ``columns``, size) in this ``order``.
+
+    ``layers`` lose theirs, so that no more than a layer is there twice.
+    """
+    states = [getattr(layer, name) for layer in layers]
+    for layer in layers:
+        setattr(layer, name, None)
     return torch.cat([pad(of, (0, 0, columns - of.shape[2], 0)) for of in states])[order.to(states[0].device)]
