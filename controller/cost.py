@@ -92,7 +92,11 @@ class CostModel:
             self._host[outcome.after_rest].add(outcome.before_ms, 1.0)
         change = 1.0
         if outcome.verify_ms is not None and not outcome.verify_prefill:
-            change = self._verify.learn(size + outcome.verified, outcome.verify_ms - self._verify_context, self._rounds)
+            if not (levels or self._verify.has(size)):
+                self._tables.clear()  # what drafting is compared with is not known by a guess any more
+            change = self._verify.learn(
+                size + outcome.verified, outcome.verify_ms - self._verify_context(size), self._rounds
+            )
         if self.extends and outcome.extend_ms is not None and not outcome.resting:
             self._extend.learn(size * (outcome.gamma + 1), outcome.extend_ms, self._rounds)
         elif self._extend.timed:
@@ -104,22 +108,20 @@ class CostModel:
             forward = float(np.diff(self._drafting(size, 2))[1])
             self.learn_reading(outcome.caught_up, max(forward, outcome.draft_ms - (levels - 1) * forward))
         elif outcome.draft_ms is not None and forwards > 0:
-            self._draft.learn(size, outcome.draft_ms / forwards - self._draft_context, self._rounds)
+            self._draft.learn(size, outcome.draft_ms / forwards - self._draft_context(size), self._rounds)
         elif self._draft.timed and not levels:
             self._draft.follow(change)
 
-    @property
-    def _draft_context(self) -> float:
-        """What the context adds to a draft forward, ms."""
-        return self.costs.draft_context * self._position / 1e3
+    def _draft_context(self, size: int) -> float:
+        """What the context of ``size`` requests adds to a draft forward, ms."""
+        return self.costs.draft_context * size * self._position / 1e3
 
-    @property
-    def _verify_context(self) -> float:
-        return self.costs.verify_context * self._position / 1e3
+    def _verify_context(self, size: int) -> float:
+        return self.costs.verify_context * size * self._position / 1e3
 
     def _beside(self, size: int) -> float:
         """What comes to the verify of every round of ``size`` requests, ms: by its context, the host's, and extend."""
-        return self._verify_context + self._host[True].value + (0.0 if self.rests else self._extending(size))
+        return self._verify_context(size) + self._host[True].value + (0.0 if self.rests else self._extending(size))
 
     def _extending(self, rows: int) -> float:
         scale = 1.0 if self._extend.timed else self._verify.factor(rows)
@@ -129,7 +131,7 @@ class CostModel:
         # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
         levels = np.arange(ceiling + 1)
         scale = 1.0 if self._draft.timed else self._verify.factor(size)
-        forward = scale * self._draft.time(size) + self._draft_context
+        forward = scale * self._draft.time(size) + self._draft_context(size)
         if not self.extends:
             return levels * forward
         scale = 1.0 if self._extend.timed else self._verify.factor(size)

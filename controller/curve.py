@@ -47,7 +47,7 @@ class Costs:
 
     ``draft`` and ``verify`` are by rows: new positions in one forward, over all requests of a batch. Between the
     rows given they are linear, and so beyond the last two. ``draft_context`` and ``verify_context`` are what every
-    1,000 tokens of context add to one forward.
+    1,000 tokens of a request's context add to one forward.
     """
 
     draft: Mapping[int, float]
@@ -97,6 +97,10 @@ class Curve:
     def timed(self) -> bool:
         """Whether anything was."""
         return bool(self._timings)
+
+    def has(self, rows: int) -> bool:
+        """Whether a forward of ``rows`` was timed."""
+        return rows in self._timings
 
     def timed_rows(self) -> dict[int, float]:
         """Milliseconds of a forward of each number of rows that was timed."""

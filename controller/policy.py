@@ -120,7 +120,7 @@ class Policy(ABC):
 
     - ``begin``: the most levels to draft; 0 leaves the draft alone;
     - ``deepen`` after the first level, and, if ``per_level``, after each further one;
-    - ``choose`` once all levels are drafted, or ``common`` where a forward has as many tokens of every request;
+    - ``choose`` once all levels are drafted, or ``common`` where the loop itself chooses which;
     - ``observe`` when the target has verified.
 
     Losslessness asks two things of a loop and a policy together: whether a token that was *drawn* from the draft is
@@ -145,7 +145,7 @@ class Policy(ABC):
         raise NotImplementedError("a policy that asks must define it")
 
     def choose(self, this: Round) -> Siblings | None:
-        """The siblings to verify beside the spine of ``this.gamma`` levels; None for none."""
+        """The siblings to verify beside the spine of ``this.gamma`` levels, as many of every request; None for none."""
         return None
 
     def common(self, this: Round, allowed: Sequence[int]) -> int:

@@ -21,30 +21,21 @@ def sibling_values(reach: Floats, probabilities: Floats, hit_rates: Floats) -> F
     return values
 
 
-def best_ragged(values: Floats, verify_ms: Floats, rate: float) -> tuple[Siblings, float]:
-    """The siblings of any shape that maximise Σ values − rate · (extra verify time), and that maximum.
-
-    ``values`` (n, γ, K); ``verify_ms[j]`` is the verify's time with j siblings, j ≥ 0, for as many as there are;
-    ``rate`` is in tokens per ms. For each number of siblings the most valuable are best, so all numbers are looked at:
-    times have steps, and the first that does not pay may be followed by free ones.
-    """
-    flat = values.ravel()
-    order = (-flat).argsort(kind="stable")
-    net = flat[order].cumsum() - rate * (verify_ms[1 : len(flat) + 1] - verify_ms[0])
-    chosen = np.zeros(len(flat), dtype=np.bool_)
-    best = int(net.argmax())
-    if net[best] <= 0:
-        return chosen.reshape(values.shape), 0.0
-    chosen[order[: best + 1]] = True
-    return chosen.reshape(values.shape), float(net[best])
-
-
 def best_count(values: Floats, allowed: Sequence[int], verify_ms: Floats, rate: float) -> int:
-    """Of how many siblings every request should verify, one of ``allowed``: :func:`best_ragged` for a common number."""
+    """How many siblings every request should verify, one of ``allowed``, for most Σ values − rate · extra verify time.
+
+    ``values`` (n, γ, K); ``verify_ms[j]`` is the verify's time with j siblings in all, j ≥ 0, for as many as there are;
+    ``rate`` is in tokens per ms. It is one number, since forwards have as many rows of every request. Of each request
+    the most valuable are best, so all numbers are looked at: times have steps, and the first that does not pay may be
+    followed by free ones.
+    """
     size = len(values)
-    best = np.sort(values.reshape(size, -1), axis=1)[:, ::-1].sum(axis=0).cumsum()
-    net = [(best[count - 1] if count else 0.0) - rate * (verify_ms[size * count] - verify_ms[0]) for count in allowed]
-    return allowed[int(np.argmax(net))]
+    counts = np.fromiter(allowed, dtype=np.intp)
+    least_first = np.sort(values.reshape(size, -1), axis=1).sum(axis=0)
+    best = np.zeros(len(least_first) + 1)
+    np.cumsum(least_first[::-1], out=best[1:])
+    net = best[counts] - rate * (verify_ms[size * counts] - verify_ms[0])
+    return allowed[int(net.argmax())]
 
 
 def best_common(values: Floats, count: int) -> Siblings:

@@ -13,6 +13,10 @@ MEMORY = 0.99
 TRUST = 16.0
 """Weight of the starting value 1 of the option, in first tokens that should hold: only drafting on shows its worth."""
 
+DEAR = 2.0
+"""To bring the draft up to date for more than so many plain rounds' time, one of these must have been timed before: it
+is what drafting is compared with, and a guess that is wrong would be paid for at once."""
+
 
 class Pace:
     """Of one batch size; ``length`` is the tokens of output that a request is expected to have."""
@@ -23,6 +27,7 @@ class Pace:
         self._reached: Ratio | None = None
         self._option = Ratio(1.0, TRUST, MEMORY)
         self._promised = 0.0
+        self._rested = False
 
     def rate(self, size: int, rest_ms: float) -> float:
         """ρ, tokens per ms of the whole batch: what was reached lately, at least plain decoding's."""
@@ -44,6 +49,8 @@ class Pace:
     def drafts(self, pays: bool, size: int, stale: int) -> bool:
         """Whether the draft is to work in a round of ``size`` requests, ``stale`` tokens of which are new to it."""
         reading_ms = self.cost.reading_ms(stale) if stale > size else 0.0
+        if reading_ms > DEAR * self.cost.rest_ms(size) and not self._rested:
+            return False
         return self.exploration.drafts(pays and self.worth_reading(size, size, stale), reading_ms)
 
     def worth_reading(self, size: int, requests: int, tokens: int) -> bool:
@@ -64,4 +71,5 @@ class Pace:
         if outcome.levels and survival:
             spared = ms - rest_ms - self.cost.first_ms(size)
             self._option.add(outcome.emitted - size - rate * spared, survival)
+        self._rested |= not outcome.levels and outcome.verify_ms is not None and not outcome.verify_prefill
         self.exploration.learn(bool(outcome.levels), ms, outcome.emitted / ms * rest_ms / size)

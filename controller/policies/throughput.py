@@ -18,7 +18,7 @@ from speckv.controller.policies.learned import Controller, LearnedPolicy
 from speckv.controller.policies.pace import Pace
 from speckv.controller.policies.siblings import SiblingPlan
 from speckv.controller.policy import Round, Siblings
-from speckv.controller.tree import best_common, best_count, best_ragged
+from speckv.controller.tree import best_common, best_count
 
 HIGHEST_CEILING = 20
 AHEAD = 3
@@ -144,9 +144,10 @@ class ThroughputPolicy(LearnedPolicy):
         values = self._values(this)
         if values is None:
             return None
-        if notes.siblings is not None:
-            return best_common(values, notes.siblings)
-        return best_ragged(values, notes.verify[this.size * (1 + this.gamma) :], notes.rate)[0]
+        count = notes.siblings
+        if count is None:
+            count = self._best_count(this, values, range(values[0].size + 1))
+        return best_common(values, count)
 
     def common(self, this: Round, allowed: Sequence[int]) -> int:
         notes: _Notes = this.notes
@@ -157,7 +158,7 @@ class ThroughputPolicy(LearnedPolicy):
         values = self._values(this)
         if values is None:
             return 0
-        return best_count(values, allowed, notes.verify[this.size * (1 + this.gamma) :], notes.rate)
+        return self._best_count(this, values, allowed)
 
     def observe(self, this: Round) -> None:
         self.cost.observe(this)
@@ -202,6 +203,10 @@ class ThroughputPolicy(LearnedPolicy):
                 self._tables.clear()
             known = self._tables[size] = (verify, shapes)
         return known[1]
+
+    def _best_count(self, this: Round, values: Floats, allowed: Sequence[int]) -> int:
+        notes: _Notes = this.notes
+        return best_count(values, allowed, notes.verify[this.size * (1 + this.gamma) :], notes.rate)
 
     def _values(self, this: Round) -> Floats | None:
         """What every sibling of a round's levels is worth; None where none is drafted, or nothing is known of them."""

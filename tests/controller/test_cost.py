@@ -78,6 +78,25 @@ class TestDraftThenVerify:
         cost.observe(timed(1, 10.5, 102.0, position=0))
         assert draft_ms(cost) == pytest.approx(10.5) and verify_ms(cost, 2) == pytest.approx(102.0)
 
+    def test_context_is_every_requests(self) -> None:
+        cost = CostModel(Costs({1: 10.0, 2: 10.0}, {1: 100.0, 2: 100.0}, 1.5, 20.0))
+        cost.observe(timed(0, None, None, position=2000, size=4))
+        assert cost.rest_ms(4) == pytest.approx(100 + 4 * 40)
+        assert cost.first_ms(4) == pytest.approx(10 + 4 * 3)
+        cost.observe(timed(0, None, 300.0, position=2000, size=4))
+        assert cost.rest_ms(4) == pytest.approx(300)
+        cost.observe(timed(0, None, None, position=4000, size=4))
+        assert cost.rest_ms(4) == pytest.approx(300 + 4 * 40)
+
+    def test_the_first_plain_round_counts_at_once(self) -> None:
+        """All else may be looked up some rounds later."""
+        cost = CostModel(self.costs)
+        for _ in range(20):
+            cost.observe(timed(2, 20.0, 140.0))
+            cost.tables(1, 4)
+        cost.observe(timed(0, None, 50.0))
+        assert cost.tables(1, 4)[1][1] == cost.rest_ms(1) == pytest.approx(50.0)
+
 
 class TestExtends:
     """max(0, γ − 1) · draft(n) + verify(n · (γ + 1) + s) + extend(n · (γ + 1)), and verify(n) where the draft rests."""

@@ -196,6 +196,23 @@ class TestReading:
         requests[0].stale = 1_000_000
         assert policy.begin(Round(requests), 100) == 0
 
+    def test_much_is_not_read_before_a_plain_round_was_timed(self) -> None:
+        for tokens, first in ((30, True), (500, False)):
+            policy = ThroughputPolicy(Oracle(0.8), 0, CostModel(Costs.linear(10, 100)), 8)
+            policy.caught_up(1000, 500.0)
+            requests = [Request(stale=tokens), Request(stale=tokens)]
+            prompts = draft(policy, Round(requests, verify_prefill=True), 0, lambda _: level(1.0, 0.2))
+            finished(prompts, 0, (0.0, 900.0))
+            policy.observe(prompts)  # of the prompts, which says nothing about a plain round
+            plain = Round(requests)
+            assert (policy.begin(plain, 40) > 0) == first
+            if first:
+                continue
+            plain.resting = True
+            finished(plain, 0, (0.0, 100.0))
+            policy.observe(plain)
+            assert policy.begin(Round(requests), 40) > 0
+
     def test_only_to_try_it_is_rare(self) -> None:
         """Texts of 40 tokens, whose prompts take the draft 600 ms each, which is nearly never worth trying."""
         policy = ThroughputPolicy(Oracle(0.05), 0, CostModel(Costs.linear(50, 100)), 8, siblings=False)

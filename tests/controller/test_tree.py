@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speckv.controller.policy import SIBLINGS
-from speckv.controller.tree import best_common, best_ragged, sibling_values
+from speckv.controller.arrays import Floats
+from speckv.controller.policy import SIBLINGS, Siblings
+from speckv.controller.tree import best_common, best_count, sibling_values
 
 
 def test_values_by_hand() -> None:
@@ -19,6 +20,11 @@ def test_values_by_hand() -> None:
     found = sibling_values(reach, probabilities, np.array([1.0, 2.0, 0.5]))
     expected = [[[0.2, 0.2, 0.025], [0.2, 0.0, 0.0]], [[0.3, 0.6, 0.15], [0.01, 0.02, 0.005]]]
     assert found == pytest.approx(np.array(expected))
+
+
+def best(values: Floats, verify_ms: Floats, rate: float) -> Siblings:
+    """As a round chooses them that may verify any number of siblings a request."""
+    return best_common(values, best_count(values, range(values[0].size + 1), verify_ms, rate))
 
 
 @given(
@@ -35,28 +41,31 @@ def test_the_best_of_all_subsets(values: list[float], steps: list[float], rate: 
     count = requests * levels * SIBLINGS
     tree = np.array(values[:count]).reshape(requests, levels, SIBLINGS)
     verify = 100.0 + np.concatenate(([0.0], np.cumsum(steps), [999.0]))  # of more rows than there are siblings
-    chosen, net = best_ragged(tree, verify, rate)
+    chosen = best(tree, verify, rate)
 
     def worth(subset: tuple[int, ...]) -> float:
         return sum(tree.flat[one] for one in subset) - rate * (verify[len(subset)] - verify[0])
 
-    every = chain.from_iterable(combinations(range(count), size) for size in range(count + 1))
-    best = max(map(worth, every))
+    of_each = [range(number * levels * SIBLINGS, (number + 1) * levels * SIBLINGS) for number in range(requests)]
+    most = max(
+        worth(tuple(chain.from_iterable(subset)))
+        for size in range(levels * SIBLINGS + 1)
+        for subset in product(*(combinations(own, size) for own in of_each))
+    )
     assert chosen.shape == tree.shape and chosen.dtype == np.bool_
-    assert net == pytest.approx(best, abs=1e-9)
-    assert worth(tuple(np.flatnonzero(chosen).tolist())) == pytest.approx(best, abs=1e-9)
+    assert len(set(chosen.sum(axis=(1, 2)))) == 1
+    assert worth(tuple(np.flatnonzero(chosen).tolist())) == pytest.approx(most, abs=1e-9)
 
 
 def test_nothing_is_chosen_for_nothing() -> None:
-    chosen, net = best_ragged(np.zeros((2, 2, SIBLINGS)), np.full(20, 100.0), 0.01)
-    assert not chosen.any() and net == 0.0
+    assert not best(np.zeros((2, 2, SIBLINGS)), np.full(20, 100.0), 0.01).any()
 
 
 def test_a_step_is_crossed_by_many_and_not_by_one() -> None:
     values = np.array([[[0.3, 0.2, 0.1]]])
     verify = np.array([100.0, 150.0, 150.0, 150.0])
-    assert best_ragged(values, verify, 0.01)[0].all()  # 0.6 for 0.5
-    assert not best_ragged(values, verify, 0.0125)[0].any()  # 0.6 for 0.625
+    assert best(values, verify, 0.01).all()  # 0.6 for 0.5
+    assert not best(values, verify, 0.0125).any()  # 0.6 for 0.625
 
 
 @given(st.integers(0, 8), st.integers(0, 2**32 - 1))
