@@ -21,8 +21,11 @@ NEEDED = frozenset({"position_ids", "attention_mask"})
 MOVABLE = frozenset({DynamicLayer, DynamicSlidingWindowLayer})
 """Layers of a cache that hold keys and values, one of each a token, and nothing else."""
 
-SEQUENCE, TRIED = 5, 8
-"""Tokens of a sequence, and of it and the tree after it, with which a model is tried out."""
+PADDING, SEQUENCE, TRIED = 2, 6, 9
+"""Tokens of padding, of it and a sequence, and of these and the tree after them, with which a model is tried out."""
+
+OWN_WINDOWS = "attention_types"
+"""A configuration with this (GPT-Neo's) has layers that look back by columns, of which their cache knows nothing."""
 
 NEAR, NEAREST = 0.1, 0.3
 """A row of a tree says what a chain says, if it is so much nearer to that than to what another branch would say."""
@@ -39,7 +42,7 @@ def can_branch(model: PreTrainedModel) -> bool:
     """Whether ``model`` takes masks of its own, as a tree needs; found out once, by letting it verify one.
 
     It does not where attention takes no mask but a sequence's (flash attention), where positions are counted by columns
-    (ALiBi) or where layers have a state.
+    (ALiBi), where padding is not masked as it says (GIT) or where layers have a state.
     """
     return bool(kinds_of_attention(model))
 
@@ -58,31 +61,38 @@ def kinds_of_attention(model: PreTrainedModel) -> dict[str, int | None]:
 
 @torch.no_grad()
 def _try_out(model: PreTrainedModel) -> dict[str, int | None]:
-    if not parameters(model.forward) >= NEEDED:
+    config = model.config.get_text_config(decoder=True)
+    if not parameters(model.forward) >= NEEDED or hasattr(config, OWN_WINDOWS):
         return {}
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.linspace(vocabulary // 3, vocabulary - 1, TRIED, device=model.device).long()[None, :]
+    ids = torch.linspace(config.vocab_size // 3, config.vocab_size - 1, TRIED, device=model.device).long()[None, :]
+    mask = torch.ones_like(ids)
+    mask[:, :PADDING] = 0
+    positions = (mask.cumsum(1) - 1).clamp_(min=0)
     sequence, (first, second, third) = ids[:, :SEQUENCE], ids[0, SEQUENCE:].tolist()
-    branching = Tree([first, second, third], [0, 1, 1], 1)
-    chains = map(Tree.chain, ([first, third, second], [first, third], [first, second, third]))
+    chains = [first, third, second], [first, third], [first, second, third]
+    trees = [Tree([first, second, third], [0, 1, 1], 1), *map(Tree.chain, chains)]
     kept = new_cache(model)
     (cache,) = kept.values()
     try:
-        model(input_ids=sequence[:, :-1], use_cache=True, **kept)
+        before = slice(0, SEQUENCE - 1)
+        prompt = {"attention_mask": mask[:, before], "position_ids": positions[:, before]}
+        model(input_ids=sequence[:, before], use_cache=True, **prompt, **kept)
         kinds = {kind: getattr(cache.layers[layer], "sliding_window", None) for layer, kind in _firsts(model, cache)}
         if not {type(layer) for layer in cache.layers} <= MOVABLE or not kinds.keys() <= {FULL, SLIDING}:
             return {}
-        said = []
-        for tree in (branching, *chains):
-            inputs = tree_inputs(model, cache, sequence, tree, None, None)
+        inputs = [tree_inputs(model, cache, sequence, tree, mask, positions) for tree in trees]
+        # The second again, as plain decoding feeds it.
+        inputs.append(inputs[1] | {"attention_mask": mask, "position_ids": positions[:, SEQUENCE - 1 :]})
+        said: list[Tensor] = []
+        for tree, fed in zip([*trees, trees[1]], inputs, strict=True):
             row = tree.tokens.index(third) - len(tree.tokens)
-            said.append(model(**inputs, use_cache=True, **kept).logits[0, row].float())
+            said.append(model(**fed, use_cache=True, **kept).logits[0, row].float())
             cache.crop(-tree.rows)
     except Exception:  # whatever a model raises that is not meant for this
         return {}
-    branched, right, shorter, wrong = said
+    branched, chained, shorter, wrong, plain = said
     off, noise, other, size = (
-        float(one.abs().max()) for one in (branched - right, shorter - right, wrong - right, right)
+        float(one.abs().max()) for one in (branched - plain, shorter - chained, wrong - plain, plain)
     )
     return kinds if off <= min(max(NEAR * other, NOISE * noise), NEAREST * other) + ROUNDING * size else {}
 

@@ -53,6 +53,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "sliding window": ("mistral", {}),
     "sliding and full, soft-capped": ("gemma2", {}),
     "sliding and full": ("gemma3_text", {}),
+    "windows of its own": ("gpt_neo", {}),
+    "padding of its own": ("git", {}),
     "mixture of experts": ("mixtral", {}),
     "shared experts": ("qwen2_moe", {}),
     "scaled logits": ("granite", {}),
@@ -157,7 +159,7 @@ def check_batch(model_type: str, **changes: Any) -> None:
     rows = [inputs["input_ids"][0].roll(by) for by in range(3)]
     ids, mask = torch.stack(rows), torch.ones(3, LENGTH, dtype=torch.long)
     for row, before in ((1, 12), (2, 3)):
-        ids[row, :before], mask[row, :before] = target.config.get_text_config().pad_token_id or 0, 0
+        ids[row, :before], mask[row, :before] = 0, 0
     padded = {**inputs, "input_ids": ids, "attention_mask": mask}
     draft = perturbed(target, 0.1)
     attach_policy(target, draft, RandomPolicy(seed=1))
