@@ -144,10 +144,8 @@ class ThroughputPolicy(LearnedPolicy):
         values = self._values(this)
         if values is None:
             return None
-        count = notes.siblings
-        if count is None:
-            count = self._best_count(this, values, range(values[0].size + 1))
-        return best_common(values, count)
+        every, count = range(values[0].size + 1), notes.siblings
+        return best_common(values, self._best_count(this, values, every) if count is None else count)
 
     def common(self, this: Round, allowed: Sequence[int]) -> int:
         notes: _Notes = this.notes
