@@ -33,7 +33,6 @@ class TargetBatch(TargetModel):
             raise DecodePlainly(f"the positions of a {type(model).__name__} switch before {longest} tokens")
         if not (self.text_only and kinds_of_attention(model)) or "token_type_ids" in self.keywords:
             raise DecodePlainly(f"{type(model).__name__} cannot verify several prompts at once")
-        self.keywords |= own_cache(model)
         self.kinds, self.dtype = kinds_of_attention(model), mask_dtype(model)
         self.places: Tensor | None = None
 
