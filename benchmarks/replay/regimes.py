@@ -39,12 +39,13 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """By rows, whatever requests they are of: linear between those given and beyond the last two."""
+    """By rows: linear between those given and beyond the last two. To it comes ``context_ms`` for every request."""
 
     ms: dict[int, float]
+    context_ms: float = 0.0
 
     def times(self, requests: int, rows: NDArray[np.int64]) -> Floats:
-        return Curve(self.ms).times(rows)
+        return Curve(self.ms).times(rows) + requests * self.context_ms
 
     def knots(self, requests: int, most: int) -> list[int]:
         return list(self.ms)
@@ -130,20 +131,13 @@ def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     return regimes
 
 
-def measured(costs: Costs, context: int = CONTEXT) -> tuple[Measured, Measured]:
-    """The forwards of draft and target as calibrated, at so many tokens of context."""
-    forwards = []
-    for table, by_context in ((costs.draft, costs.draft_context), (costs.verify, costs.verify_context)):
-        forwards.append(Measured({rows: ms + by_context * context / 1e3 for rows, ms in sorted(table.items())}))
-    return forwards[0], forwards[1]
-
-
 def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
     draft: Forward
     verify: Forward
     if "costs" in entry:
-        draft, verify = measured(read_costs(folder / entry["costs"])[0])
-        draft = Measured({1: draft.ms[1]})
+        costs = read_costs(folder / entry["costs"])[0]
+        draft = Measured(dict(sorted(costs.draft.items())), costs.draft_context * CONTEXT / 1e3)
+        verify = Measured(dict(sorted(costs.verify.items())), costs.verify_context * CONTEXT / 1e3)
     elif "roofline" in entry:
         draft, verify = (Roofline(**entry["roofline"][model]) for model in ("draft", "verify"))
     else:

@@ -90,6 +90,21 @@ def test_the_shipped_regimes_are_readable() -> None:
             assert drafting == pytest.approx(regime.draft_ms(batch) * np.arange(21))
 
 
+def test_every_request_of_a_batch_brings_its_context_and_its_row_of_the_draft(tmp_path: Path) -> None:
+    costs = {
+        "draft_ms": {"1": 10.0, "3": 14.0},
+        "verify_ms": {"1": 100.0, "11": 120.0},
+        "draft_ms_per_1000_context": 5.0,
+        "verify_ms_per_1000_context": 50.0,
+    }
+    (tmp_path / "costs.json").write_text(json.dumps({"version": 1, "about": {}, **costs}))
+    entry = {"compression": "fp16", "trace": "t", "costs": "costs.json", "source": "a test"}
+    (tmp_path / "regimes.json").write_text(json.dumps({"mine": entry}))
+    mine = load_regimes(tmp_path / "regimes.json")["mine"]
+    assert mine.draft_ms(1) == pytest.approx(10 + 1) and mine.draft_ms(3) == pytest.approx(14 + 3)
+    assert mine.verify_table(1)[11] == pytest.approx(120 + 10) and mine.verify_table(4)[11] == pytest.approx(120 + 40)
+
+
 def test_a_roofline_by_hand() -> None:
     """8B in bf16 at 3.0 TB/s with 1,000 tokens of 128 KiB each: 5.38 ms; computing takes over at 268 rows."""
     eight = Roofline(8.0e9, 131072, 3.0e12, 798e12)
