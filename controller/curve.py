@@ -68,7 +68,9 @@ class Costs:
 
 
 class Curve:
-    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing.
+    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing from 2 on.
+
+    One row may take longer than two: kernels for a vector are others than those for a matrix.
 
     ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
     when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
@@ -151,7 +153,9 @@ class Curve:
         """Rows and their times, between which lines are drawn; the last rows are FAR."""
         if self._anchors is None:
             rows = np.array(sorted({*self._rows, *self._timings, FAR}))
-            times = np.maximum.accumulate(np.interp(rows, *self._guesses) * self._factors(rows) * self._load)
+            times = np.interp(rows, *self._guesses) * self._factors(rows) * self._load
+            several = int(rows[0] == 1)
+            times[several:] = np.maximum.accumulate(times[several:])
             most = int(rows[-2])
             if most > self._rows[-1]:
                 half = int(np.searchsorted(rows, most / 2, side="right")) - 1

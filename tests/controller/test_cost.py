@@ -196,10 +196,21 @@ def test_more_rows_never_cost_less(rounds: list[tuple[int, float, float]]) -> No
     for drafted, draft, verify in rounds:
         cost.observe(timed(drafted, drafted * draft, verify))
     drafting, verify = cost.tables(1, 12)
-    assert (np.diff(verify[1:]) >= 0).all() and verify[1] > 0 and (np.diff(drafting) >= 0).all()
+    assert (np.diff(verify[2:]) >= 0).all() and verify[1:3].min() > 0 and (np.diff(drafting) >= 0).all()
     for gamma in range(1, 12):
         expected = float(drafting[gamma] + verify[1 + gamma])
         assert cost.round_ms(timed(gamma, None, None)) == pytest.approx(expected)
+
+
+def test_one_row_may_take_longer_than_several() -> None:
+    """A bf16 target's timings on a CPU. Taken for dearer rows, the first six of a verify would all cost nothing."""
+    known = {1: 268.0, 2: 228.0, 3: 229.0, 4: 245.0, 5: 254.0, 6: 265.0, 8: 282.0}
+    calibrated, guessed = CostModel(Costs({1: 80.0}, known)), CostModel(Costs.linear(80, 240))
+    for cost in (calibrated, guessed):
+        for levels in range(8):
+            for _ in range(3):
+                cost.observe(timed(levels, 80.0 * levels, known.get(levels + 1, 274.0)))
+        assert [verify_ms(cost, rows) for rows in known] == pytest.approx(list(known.values()), rel=0.01)
 
 
 @given(

@@ -84,7 +84,7 @@ def test_the_shipped_regimes_are_readable() -> None:
         assert regime.source
         for batch in (1, 8):
             table = regime.verify_table(batch)
-            assert (np.diff(table) >= 0).all() and table[1] > 0
+            assert (np.diff(table[2:]) >= 0).all() and table.min() > 0  # one row may take longer than two
             drafting, verify = regime.cost_model(batch).tables(batch, 20)
             assert verify[batch:] == pytest.approx(table[batch:], rel=0.005)
             assert drafting == pytest.approx(regime.draft_ms(batch) * np.arange(21))
