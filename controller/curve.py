@@ -68,9 +68,9 @@ class Costs:
 
 
 class Curve:
-    """Time by rows: a baseline times how much slower the timed row counts were, interpolated, never decreasing from 2 on.
+    """Time by rows: a baseline times how much slower the timed row counts were, interpolated.
 
-    One row may take longer than two: kernels for a vector are others than those for a matrix.
+    It never decreases, but from one row to two: kernels for a vector are others than those for a matrix.
 
     ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
     when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
