@@ -37,10 +37,9 @@ ASKED = "whether tis nobler"
 
 @pytest.fixture(scope="module")
 def servers(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Steered]]:
-    """Without speculation, and with SPECKV; their processes start as a user's do: other tests have them forked."""
-    apart = {"SPECKV_TEST_FORK": ""}
-    plain = Server(pair[0], *PLAIN, environment=apart)
-    steered = Steered(pair, tmp_path_factory.mktemp("steered"), environment=apart)
+    """Without speculation, and with SPECKV."""
+    plain = Server(pair[0], *PLAIN)
+    steered = Steered(pair, tmp_path_factory.mktemp("steered"))
     try:
         yield plain.wait(), steered.wait()
     finally:
