@@ -112,8 +112,8 @@ def _most_rows(batch: int) -> int:
 def load_regimes(path: Path = REGIMES) -> dict[str, Regime]:
     """The regimes of a JSON file, by name; SpecKVError names what is wrong.
 
-    Each has ``compression``, ``trace``, ``source``, and one of ``costs``, a file of ``speckv calibrate`` (taken at
-    CONTEXT tokens of context); ``draft_ms`` and ``verify_ms``, milliseconds by rows, as ``{"1": 170, "3": 175}``;
+    Each has ``compression``, ``trace``, ``source``, and one of ``costs``, a file of ``speckv calibrate`` (every
+    request has CONTEXT tokens); ``draft_ms`` and ``verify_ms``, milliseconds by rows, as ``{"1": 170, "3": 175}``;
     ``roofline``, with the fields of :class:`Roofline` for ``draft`` and ``verify``.
     """
     try:
@@ -136,8 +136,8 @@ def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
     verify: Forward
     if "costs" in entry:
         costs = read_costs(folder / entry["costs"])[0]
-        draft = Measured(dict(sorted(costs.draft.items())), costs.draft_context * CONTEXT / 1e3)
-        verify = Measured(dict(sorted(costs.verify.items())), costs.verify_context * CONTEXT / 1e3)
+        draft = Measured(dict(costs.draft), costs.draft_context * CONTEXT / 1e3)
+        verify = Measured(dict(costs.verify), costs.verify_context * CONTEXT / 1e3)
     elif "roofline" in entry:
         draft, verify = (Roofline(**entry["roofline"][model]) for model in ("draft", "verify"))
     else:

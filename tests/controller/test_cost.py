@@ -192,6 +192,7 @@ def test_tables_follow_timings_at_once_and_later_after_a_few_rounds() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0.1, 500), MS), max_size=40))
 def test_more_rows_never_cost_less(rounds: list[tuple[int, float, float]]) -> None:
+    """Save that several may cost less than one."""
     cost = CostModel(Costs.linear(10, 100))
     for drafted, draft, verify in rounds:
         cost.observe(timed(drafted, drafted * draft, verify))
