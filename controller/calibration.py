@@ -11,8 +11,10 @@ from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.files import write_whole
 
-VERSION = 1
-KEYS = {"version", "about", "draft_ms", "verify_ms", "draft_ms_per_1000_context", "verify_ms_per_1000_context"}
+VERSION = 2
+MODELS = ("draft", "verify")
+TABLES = {f"{model}_ms" for model in MODELS}
+CONTEXTS = {f"{model}_ms_per_1000_context" for model in MODELS}
 
 
 def write_costs(costs: Costs, about: dict[str, Any], path: Path) -> None:
@@ -20,8 +22,8 @@ def write_costs(costs: Costs, about: dict[str, Any], path: Path) -> None:
     entry = {
         "version": VERSION,
         "about": about,
-        "draft_ms": {str(rows): round(ms, 4) for rows, ms in costs.draft.items()},
-        "verify_ms": {str(rows): round(ms, 4) for rows, ms in costs.verify.items()},
+        **_tables(costs),
+        "batches": {str(size): _tables(of) for size, of in costs.batches.items()},
         "draft_ms_per_1000_context": round(costs.draft_context, 4),
         "verify_ms_per_1000_context": round(costs.verify_context, 4),
     }
@@ -38,33 +40,60 @@ def read_costs(path: Path) -> tuple[Costs, dict[str, Any]]:
         raise SpecKVError(f"{path}: no JSON file of costs ({error}); make it again with speckv calibrate") from None
     if why := _problem(entry):
         raise SpecKVError(f"{path}: {why}; correct it, or make it again with speckv calibrate")
-    tables = [{int(rows): float(ms) for rows, ms in entry[key].items()} for key in ("draft_ms", "verify_ms")]
-    draft, verify = (dict(sorted(table.items())) for table in tables)
-    context = (float(entry[f"{model}_ms_per_1000_context"]) for model in ("draft", "verify"))
-    return Costs(draft, verify, *context), entry["about"]
+    draft_context, verify_context = (float(entry[f"{model}_ms_per_1000_context"]) for model in MODELS)
+    batches = {int(size): Costs(*_read(of)) for size, of in entry["batches"].items()}
+    return Costs(*_read(entry), draft_context, verify_context, batches), entry["about"]
+
+
+def _tables(costs: Costs) -> dict[str, dict[str, float]]:
+    return {f"{model}_ms": {str(rows): round(ms, 4) for rows, ms in getattr(costs, model).items()} for model in MODELS}
+
+
+def _read(tables: dict[str, Any]) -> tuple[dict[int, float], dict[int, float]]:
+    draft, verify = (
+        dict(sorted((int(rows), float(ms)) for rows, ms in tables[f"{model}_ms"].items())) for model in MODELS
+    )
+    return draft, verify
 
 
 def _problem(entry: Any) -> str | None:
     """Why ``entry`` is not what ``write_costs`` writes, or None."""
     if not isinstance(entry, dict) or entry.get("version") != VERSION:
         return f"not costs of version {VERSION}"
-    if found := set(entry) ^ KEYS:
+    if found := set(entry) ^ {"version", "about", "batches", *TABLES, *CONTEXTS}:
         return f"{', '.join(sorted(found))} missing or unknown"
     if not isinstance(entry["about"], dict):
         return "about is no object"
-    for key in ("draft_ms", "verify_ms"):
-        table = entry[key]
-        if not isinstance(table, dict) or "1" not in table:
+    for key in sorted(TABLES):
+        if not isinstance(entry[key], dict) or "1" not in entry[key]:
             return f"{key} does not say what 1 row takes"
-        for rows, ms in table.items():
-            if not (rows.isdecimal() and 1 <= int(rows) <= 1 << 20):
-                return f"{key}: {rows!r} is no number of rows"
-            if not _is_time(ms) or ms <= 0:
-                return f"{key}: {ms!r} for {rows} rows is no time above 0"
-    for key in ("draft_ms_per_1000_context", "verify_ms_per_1000_context"):
+    if not isinstance(entry["batches"], dict):
+        return "batches is no object"
+    for size, of in {"1": entry, **entry["batches"]}.items():
+        if not (_is_count(size) and isinstance(of, dict) and TABLES.issubset(of)):
+            return f"batches: {size!r} is no number of requests with {' and '.join(sorted(TABLES))}"
+        for key in sorted(TABLES):
+            if why := _wrong(of[key]):
+                return f"{key} of {size} requests: {why}"
+    for key in sorted(CONTEXTS):
         if not _is_time(entry[key]) or entry[key] < 0:
             return f"{key}: {entry[key]!r} is no time of 0 or more"
     return None
+
+
+def _wrong(table: Any) -> str | None:
+    if not isinstance(table, dict):
+        return "no object"
+    for rows, ms in table.items():
+        if not _is_count(rows):
+            return f"{rows!r} is no number of rows"
+        if not _is_time(ms) or ms <= 0:
+            return f"{ms!r} for {rows} rows is no time above 0"
+    return None
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and 1 <= int(text) <= 1 << 20
 
 
 def _is_time(value: Any) -> bool:

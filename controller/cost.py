@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from speckv.controller.arrays import Floats
+from speckv.controller.batch_curves import BatchCurves
 from speckv.controller.curve import Costs, Curve
 from speckv.controller.estimates import Ratio
 from speckv.controller.policy import SIBLINGS, Round
@@ -23,22 +24,26 @@ SETTLED = 8
 class CostModel:
     """Milliseconds of a round over n requests that drafts γ levels and verifies s siblings; rows are of all requests.
 
-    ``extends`` False, draft then verify (transformers):  γ · draft(n) + verify(n · (γ + 1) + s).
+    ``extends`` False, draft then verify (transformers):  γ · draft(n) + verify(n, n · (γ + 1) + s).
 
     ``extends`` True, SGLang, where the draft closes a round with a forward over all that was verified, which gives the
-    first level of the next:  max(0, γ − 1) · draft(n) + verify(n · (γ + 1) + s) + extend(n · (γ + 1)).
+    first level of the next:  max(0, γ − 1) · draft(n) + verify(n, n · (γ + 1) + s) + extend(n, n · (γ + 1)).
 
-    A round without levels takes verify(n). A draft that never ``rests`` closes that one, too: then extend(n) is part of
-    every round, and not of what drafting takes. To either comes what the host takes around the forwards, which is
-    another time for a round that drafts, since the device waits there for decisions: nothing until a loop tells it.
+    A round without levels takes verify(n, n). A draft that never ``rests`` closes that one, too: then extend(n, n) is
+    part of every round, and not of what drafting takes. To either comes what the host takes around the forwards, which
+    is another time for a round that drafts, since the device waits there for decisions: nothing until a loop tells it.
     The model starts from ``costs`` and follows the loop's timings.
     """
 
     def __init__(self, costs: Costs, extends: bool = False, rests: bool = True) -> None:
         self.costs, self.extends, self.rests = costs, extends, rests
-        self._draft, self._verify = Curve(dict(sorted(costs.draft.items()))), Curve(dict(sorted(costs.verify.items())))
+        batches = {1: costs, **costs.batches}
+        self._verify = BatchCurves({size: of.verify for size, of in batches.items()})
         # Until it is timed, a draft-extend is taken for a draft forward of as many rows.
-        self._extend = Curve(dict(sorted(costs.draft.items())))
+        self._extend = BatchCurves({size: of.draft for size, of in batches.items()})
+        own = {size: of.draft[size] for size, of in batches.items() if size in of.draft}
+        further = {rows: ms for rows, ms in costs.draft.items() if rows > max(own, default=0)}
+        self._draft = Curve(dict(sorted((own | further).items())))
         self._reading = Curve(dict(sorted(costs.draft.items())))
         self._host = {rests: Ratio(0.0, 1.0, LATELY) for rests in (True, False)}
         self._rounds = self._readings = self._position = 0
@@ -46,7 +51,7 @@ class CostModel:
 
     def rest_ms(self, size: int) -> float:
         """A round of ``size`` requests in which nothing is drafted."""
-        return self._verify.time(size) + self._beside(size)
+        return self._verify.of(size).time(size) + self._beside(size)
 
     def first_ms(self, size: int) -> float:
         """What the draft takes for the first level."""
@@ -58,7 +63,7 @@ class CostModel:
         known = self._tables.get(key)
         if known is None or self._rounds - known[0] >= (SETTLED if self._rounds > SETTLED else 1):
             most = size * (1 + ceiling * (1 + SIBLINGS))
-            verify = self._verify.times(np.arange(most + 1)) + self._beside(size)
+            verify = self._verify.of(size).times(np.arange(most + 1)) + self._beside(size)
             if len(self._tables) >= MOST_TABLES:
                 self._tables.clear()
             known = self._tables[key] = (self._rounds, self._drafting(size, ceiling), verify)
@@ -66,8 +71,9 @@ class CostModel:
 
     def round_ms(self, outcome: Round) -> float:
         """What a round shaped like ``outcome`` is modelled to take."""
-        verifying = self._verify.time(outcome.size + outcome.verified) + self._beside(outcome.size)
-        return verifying + float(self._drafting(outcome.size, max(1, len(outcome.levels)))[len(outcome.levels)])
+        size, levels = outcome.size, len(outcome.levels)
+        verifying = self._verify.of(size).time(size + outcome.verified) + self._beside(size)
+        return verifying + float(self._drafting(size, max(1, levels))[levels])
 
     def reading_ms(self, tokens: int) -> float:
         """The draft processing ``tokens`` that are new to it, of all requests, in one forward."""
@@ -80,8 +86,15 @@ class CostModel:
 
     def learnt(self) -> Costs:
         """What a model of the same pair should start from another time."""
-        draft = {**self.costs.draft, **self._extend.timed_rows(), **self._draft.timed_rows()}
-        return replace(self.costs, draft=draft, verify={**self.costs.verify, **self._verify.timed_rows()})
+        verify, extend, draft = self._verify.timed_rows(), self._extend.timed_rows(), self._draft.timed_rows()
+        batches = {1: self.costs, **self.costs.batches}
+        for size in sorted({*verify, *extend, *draft}):
+            of = batches.get(size, Costs({}, {}))
+            own = {size: draft[size]} if size in draft else {}
+            batches[size] = replace(
+                of, draft={**of.draft, **extend.get(size, {}), **own}, verify={**of.verify, **verify.get(size, {})}
+            )
+        return replace(batches.pop(1), batches=batches)
 
     def observe(self, outcome: Round) -> None:
         """Learn from a finished round's times, those that are there."""
@@ -92,13 +105,12 @@ class CostModel:
             self._host[outcome.after_rest].add(outcome.before_ms, 1.0)
         change = 1.0
         if outcome.verify_ms is not None and not outcome.verify_prefill:
-            if not (levels or self._verify.has(size)):
+            if not (levels or self._verify.has(size, size)):
                 self._tables.clear()  # what drafting is compared with is not known by a guess any more
-            change = self._verify.learn(
-                size + outcome.verified, outcome.verify_ms - self._verify_context(size), self._rounds
-            )
+            verify_ms = outcome.verify_ms - self._verify_context(size)
+            change = self._verify.learn(size, size + outcome.verified, verify_ms, self._rounds)
         if self.extends and outcome.extend_ms is not None and not outcome.resting:
-            self._extend.learn(size * (outcome.gamma + 1), outcome.extend_ms, self._rounds)
+            self._extend.learn(size, size * (outcome.gamma + 1), outcome.extend_ms, self._rounds)
         elif self._extend.timed:
             self._extend.follow(change)
         forwards = levels - self.extends
@@ -123,19 +135,19 @@ class CostModel:
         """What comes to the verify of every round of ``size`` requests, ms: by its context, the host's, and extend."""
         return self._verify_context(size) + self._host[True].value + (0.0 if self.rests else self._extending(size))
 
-    def _extending(self, rows: int) -> float:
-        scale = 1.0 if self._extend.timed else self._verify.factor(rows)
-        return scale * self._extend.time(rows)
+    def _extending(self, size: int) -> float:
+        scale = 1.0 if self._extend.timed else self._verify.factor(size, size)
+        return scale * self._extend.of(size).time(size)
 
     def _drafting(self, size: int, ceiling: int) -> Floats:
         # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
         levels = np.arange(ceiling + 1)
-        scale = 1.0 if self._draft.timed else self._verify.factor(size)
+        scale = 1.0 if self._draft.timed else self._verify.factor(size, size)
         forward = scale * self._draft.time(size) + self._draft_context(size)
         if not self.extends:
             return levels * forward
-        scale = 1.0 if self._extend.timed else self._verify.factor(size)
-        found = np.maximum(0, levels - 1) * forward + scale * self._extend.times(size * (levels + 1))
+        scale = 1.0 if self._extend.timed else self._verify.factor(size, size)
+        found = np.maximum(0, levels - 1) * forward + scale * self._extend.of(size).times(size * (levels + 1))
         found += max(0.0, self._host[False].value - self._host[True].value)
         found -= 0.0 if self.rests else self._extending(size)
         found[0] = 0.0  # nothing is drafted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median, median_low
 from typing import Any
 
@@ -45,15 +45,17 @@ FAR = 1 << 20
 class Costs:
     """Forward times of a pair in ms, as guessed or calibrated; no later change is written into them.
 
-    ``draft`` and ``verify`` are by rows: new positions in one forward, over all requests of a batch. Between the
-    rows given they are linear, and so beyond the last two. ``draft_context`` and ``verify_context`` are what every
-    1,000 tokens of a request's context add to one forward.
+    ``draft`` and ``verify`` are of one request, by rows: new positions in one forward. Between the rows given they are
+    linear, and so beyond the last two. ``draft_context`` and ``verify_context`` are what every 1,000 tokens of a
+    request's context add to one forward. ``batches`` are by the number of requests, as far as it was timed: forwards
+    by rows of all of them together, and no more.
     """
 
     draft: Mapping[int, float]
     verify: Mapping[int, float]
     draft_context: float = 0.0
     verify_context: float = 0.0
+    batches: Mapping[int, Costs] = field(default_factory=dict)
 
     @classmethod
     def from_sizes(cls, target_bytes: float, draft_bytes: float) -> Costs:
@@ -72,22 +74,23 @@ class Curve:
 
     It never decreases, but from one row to two: kernels for a vector are others than those for a matrix.
 
-    ``baseline`` has its rows in ascending order. A timing is kept as a multiple of ``load``, the machine's slowness
-    when it was made, so that one from a busy time does not make its rows dear for ever: those not timed lately slow
-    down and speed up with those that are.
+    ``baseline`` has its rows in ascending order; those beyond ``known``, if that is given, are guesses. A timing is
+    kept as a multiple of ``load``, the machine's slowness when it was made, so that one from a busy time does not make
+    its rows dear for ever: those not timed lately slow down and speed up with those that are.
 
     What the nearest fewer and more rows that were timed let expect counts as one timing each: a single one, of a busy
     moment, would keep its rows from being tried again.
 
-    Beyond the most rows timed, time grows as the baseline's does; but where the baseline ends before, up to twice as
+    Beyond the most rows timed, time grows as the baseline's does; but where no more are known of that, up to twice as
     many rows no faster than from half as many: what is taken to be dear is never tried, and would stay so.
     """
 
-    def __init__(self, baseline: Mapping[int, float]) -> None:
+    def __init__(self, baseline: Mapping[int, float], known: int | None = None) -> None:
         rows, times = [*baseline], np.maximum([*baseline.values()], LEAST_MS)
         slope = max(0.0, (times[-1] - times[-2]) / (rows[-1] - rows[-2])) if len(rows) > 1 else 0.0
-        self._rows = rows
-        self._guesses = [*rows, FAR], [*times, times[-1] + slope * (FAR - rows[-1])]
+        self._rows, self._known = rows, known or rows[-1]
+        further = [FAR] * (rows[-1] < FAR)
+        self._guesses = [*rows, *further], [*times, *(times[-1] + slope * (far - rows[-1]) for far in further)]
         self._timings: dict[int, deque[tuple[int, float]]] = {}
         self._medians: dict[int, float] = {}  # by rows, of their own timings alone
         self._slowness: dict[int, float] = {}
@@ -100,6 +103,11 @@ class Curve:
         """Whether anything was."""
         return bool(self._timings)
 
+    @property
+    def known(self) -> int:
+        """The most rows that were given or timed."""
+        return max([self._known, *self._timings])
+
     def has(self, rows: int) -> bool:
         """Whether a forward of ``rows`` was timed."""
         return rows in self._timings
@@ -107,6 +115,10 @@ class Curve:
     def timed_rows(self) -> dict[int, float]:
         """Milliseconds of a forward of each number of rows that was timed."""
         return {rows: self.time(rows) for rows in self._timings}
+
+    def rows(self) -> list[int]:
+        """Between these times are linear, and there are none beyond."""
+        return [int(row) for row in self._settled()[0]]
 
     def learn(self, rows: int, ms: float, rounds: int) -> float:
         """A forward of ``rows`` took ``ms``, in round number ``rounds``; returns by what factor the load changed."""
@@ -141,10 +153,6 @@ class Curve:
         found: NDArray[np.float64] = np.interp(rows, *self._settled())
         return found
 
-    def factor(self, rows: int) -> float:
-        """How many times longer than the baseline a forward of ``rows`` takes."""
-        return self._load * float(self._factors(np.array(rows)))
-
     def _factors(self, rows: NDArray[np.integer[Any]]) -> Floats:
         timed = sorted(self._slowness)
         return np.interp(rows, timed, [self._slowness[row] for row in timed]) if timed else np.ones(rows.shape)
@@ -156,12 +164,12 @@ class Curve:
             times = np.interp(rows, *self._guesses) * self._factors(rows) * self._load
             several = int(rows[0] == 1)
             times[several:] = np.maximum.accumulate(times[several:])
-            most = int(rows[-2])
-            if most > self._rows[-1]:
-                half = int(np.searchsorted(rows, most / 2, side="right")) - 1
-                slope = (times[-2] - times[half]) / (most - rows[half])
-                twice = times[-2] + most * min(slope, (times[-1] - times[-2]) / (FAR - most))
-                rows, times = np.insert(rows, -1, 2 * most), np.insert(times, -1, twice)
+            most = self.known
+            if most > self._known:
+                half, at = np.searchsorted(rows, [most / 2, most], side="right") - 1
+                slope = (times[at] - times[half]) / (most - rows[half])
+                twice = times[at] + most * min(slope, (times[-1] - times[at]) / (FAR - most))
+                rows, times = np.append(rows[: at + 1], [2 * most, FAR]), np.append(times[: at + 1], [twice, times[-1]])
             self._anchors = rows, times
         return self._anchors
 

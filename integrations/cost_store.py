@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from speckv.controller.calibration import read_costs, write_costs
+from speckv.controller.calibration import VERSION, read_costs, write_costs
 from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.models.mirrored import cache_dir
@@ -15,7 +15,7 @@ from speckv.integrations.models.mirrored import cache_dir
 
 def costs_path(about: dict[str, Any]) -> Path:
     """Where the costs are remembered of what ``about`` says: models, precisions, device, versions, as plain JSON."""
-    text = json.dumps(about, sort_keys=True)
+    text = json.dumps([VERSION, about], sort_keys=True)
     return cache_dir() / "costs" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speckv.controller.arrays import Floats
+from speckv.controller.batch_curves import alike
 from speckv.controller.cost import MOST_TABLES, CostModel
 from speckv.controller.curve import Costs
 from speckv.controller.estimates import Ratio
@@ -185,11 +186,10 @@ class ThroughputPolicy(LearnedPolicy):
         self._length.add(tokens, 1.0)
 
     def _pace(self, size: int) -> Pace:
-        """Above 8, batch sizes up to the next power of two are learnt about together."""
-        alike = size if size <= 8 else 1 << (size - 1).bit_length()
-        if alike not in self._paces:
-            self._paces[alike] = Pace(self.cost, self._length)
-        return self._paces[alike]
+        size = alike(size)
+        if size not in self._paces:
+            self._paces[size] = Pace(self.cost, self._length)
+        return self._paces[size]
 
     def _shapes(self, size: int, drafting: Floats, verify: Floats) -> Floats:
         """What every γ and planned number of siblings takes beyond a plain round, (max_gamma + 1, choices)."""

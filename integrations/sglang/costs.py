@@ -56,8 +56,8 @@ class KeptCosts:
         if timed is not None:
             self.known = timed
             self._write(timed)
-        sizes = len(self.known.verify) if timed is not None else 0
-        logger.info("speckv: forwards of %d sizes timed in %.1f s", sizes, time.monotonic() - started)
+        sizes = [1, *timed.batches] if timed is not None else []
+        logger.info("speckv: forwards of %s requests timed in %.1f s", sizes or "no", time.monotonic() - started)
 
     def _write(self, costs: Costs) -> None:
         if not self._writes:

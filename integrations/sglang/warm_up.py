@@ -9,6 +9,7 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -38,6 +39,9 @@ SECONDS, SECONDS_ON_A_CPU = 8.0, 25.0
 
 Shape = tuple[int, int, int]
 """Requests, γ, and siblings of each."""
+
+Times = dict[int, list[float]]
+"""Milliseconds by rows."""
 
 
 class _NoCache:
@@ -159,20 +163,19 @@ def _round(worker: Owner, size: int) -> None:
 
 
 def _medians(taken: dict[Shape, list[Round]]) -> Costs | None:
-    draft: dict[int, list[float]] = defaultdict(list)
-    extend: dict[int, list[float]] = defaultdict(list)
-    verify: dict[int, list[float]] = defaultdict(list)
+    verify, extend, draft = (defaultdict[int, Times](lambda: defaultdict(list)) for _ in range(3))
     for (size, gamma, _), rounds in taken.items():
         for this in rounds:
             assert this.verify_ms is not None
-            verify[size + this.verified].append(this.verify_ms)
+            verify[size][size + this.verified].append(this.verify_ms)
             if gamma > 1 and this.draft_ms is not None:
-                draft[size].append(this.draft_ms / (gamma - 1))
+                draft[size][size].append(this.draft_ms / (gamma - 1))
             if not this.resting and this.extend_ms is not None:
-                extend[size * (gamma + 1)].append(this.extend_ms)
-    if len(verify) < 2 or not draft:
-        return None
-    drafting, verifying = (
-        {rows: max(LEAST_MS, median(ms)) for rows, ms in sorted(of.items())} for of in (extend | draft, verify)
-    )
-    return Costs(drafting, verifying)
+                extend[size][size * (gamma + 1)].append(this.extend_ms)
+    batches = {size: Costs(_median(extend[size] | draft[size]), _median(verify[size])) for size in [*verify]}
+    one = batches.pop(1)
+    return replace(one, batches=batches) if len(one.verify) > 1 and draft[1] else None
+
+
+def _median(times: Times) -> dict[int, float]:
+    return {rows: max(LEAST_MS, median(ms)) for rows, ms in sorted(times.items())}

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulation import level
+from simulation import timed
 
 from speckv.controller.cost import SETTLED, CostModel
 from speckv.controller.curve import BYTES_PER_MS, ROW_SHARE, WINDOW, Costs, Curve
-from speckv.controller.policy import SIBLINGS, Request, Round
+from speckv.controller.policy import SIBLINGS
 
 MS = st.floats(0.1, 5000)
-
-
-def timed(levels: int, draft_ms: float | None, verify_ms: float | None, **more: Any) -> Round:
-    """A finished round of one request, unless ``more`` says otherwise; ``draft_ms`` is that of the whole round."""
-    size, siblings = more.pop("size", 1), more.pop("siblings", 0)
-    settings: dict[str, Any] = {"gamma": levels, "resting": not levels, **more}
-    requests = [Request() for _ in range(size)]
-    this = Round(requests, levels=[level([0.1] * size)] * levels, draft_ms=draft_ms, verify_ms=verify_ms, **settings)
-    if siblings:
-        this.siblings = np.arange(size * this.gamma * SIBLINGS).reshape(size, this.gamma, SIBLINGS) < siblings
-    return this
 
 
 def verify_ms(cost: CostModel, rows: int) -> float:

@@ -29,6 +29,17 @@ def level(entropies: Sequence[float] | float, best: Sequence[float] | float = 0.
     return rows
 
 
+def timed(levels: int, draft_ms: float | None, verify_ms: float | None, **more: Any) -> Round:
+    """A finished round of one request, unless ``more`` says otherwise; ``draft_ms`` is that of the whole round."""
+    size, siblings = more.pop("size", 1), more.pop("siblings", 0)
+    settings: dict[str, Any] = {"gamma": levels, "resting": not levels, **more}
+    requests = [Request() for _ in range(size)]
+    this = Round(requests, levels=[level([0.1] * size)] * levels, draft_ms=draft_ms, verify_ms=verify_ms, **settings)
+    if siblings:
+        this.siblings = np.arange(size * this.gamma * SIBLINGS).reshape(size, this.gamma, SIBLINGS) < siblings
+    return this
+
+
 @dataclass(frozen=True)
 class World:
     """Every drafted token is accepted with ``acceptance``, independently; times are exact.

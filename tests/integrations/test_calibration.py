@@ -12,7 +12,9 @@ from speckv.controller.calibration import read_costs, write_costs
 from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 
-COSTS = Costs({1: 10.5, 2: 11.0}, {1: 100.0, 3: 104.0, 9: 160.0}, 1.5, 20.0)
+COSTS = Costs(
+    {1: 10.5, 2: 11.0}, {1: 100.0, 3: 104.0, 9: 160.0}, 1.5, 20.0, {4: Costs({4: 12.0}, {4: 140.0, 8: 150.0})}
+)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -23,13 +25,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"version": 2}, "not costs of version 1"),
+        ({"version": 1}, "not costs of version 2"),
         ({"extra": 1}, "extra missing or unknown"),
         ({"draft_ms": {"2": 1.0}}, "draft_ms does not say what 1 row takes"),
-        ({"verify_ms": {"1": 0}}, "verify_ms: 0 for 1 rows is no time above 0"),
-        ({"verify_ms": {"1": 1.0, "x": 2.0}}, "verify_ms: 'x' is no number of rows"),
+        ({"verify_ms": {"1": 0}}, "verify_ms of 1 requests: 0 for 1 rows is no time above 0"),
+        ({"verify_ms": {"1": 1.0, "x": 2.0}}, "verify_ms of 1 requests: 'x' is no number of rows"),
         ({"verify_ms_per_1000_context": -1}, "verify_ms_per_1000_context: -1 is no time of 0 or more"),
         ({"about": 3}, "about is no object"),
+        ({"batches": []}, "batches is no object"),
+        ({"batches": {"x": {}}}, "batches: 'x' is no number of requests with draft_ms and verify_ms"),
+        ({"batches": {"4": {"draft_ms": {}}}}, "batches: '4' is no number of requests with draft_ms and verify_ms"),
+        ({"batches": {"4": {"draft_ms": {}, "verify_ms": 3}}}, "verify_ms of 4 requests: no object"),
+        (
+            {"batches": {"4": {"draft_ms": {"4": -1}, "verify_ms": {}}}},
+            "draft_ms of 4 requests: -1 for 4 rows is no time above 0",
+        ),
     ],
 )
 def test_an_edit_that_makes_no_sense_is_named(tmp_path: Path, change: dict[str, Any], why: str) -> None:
@@ -68,7 +78,7 @@ def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest
     assert found is not None and found.verify[1] == pytest.approx(costs.verify[1], abs=1e-4)
     assert costs_path(about(draft, target)) == costs_path(this)  # alike in all that costs depend on
     costs_path(this).write_text("{}")
-    with pytest.raises(SpecKVError, match="not costs of version 1"):
+    with pytest.raises(SpecKVError, match="not costs of version 2"):
         remembered(this)
 
 

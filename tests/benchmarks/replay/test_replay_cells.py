@@ -97,7 +97,7 @@ def test_every_request_of_a_batch_brings_its_context_and_its_row_of_the_draft(tm
         "draft_ms_per_1000_context": 5.0,
         "verify_ms_per_1000_context": 50.0,
     }
-    (tmp_path / "costs.json").write_text(json.dumps({"version": 1, "about": {}, **costs}))
+    (tmp_path / "costs.json").write_text(json.dumps({"version": 2, "about": {}, "batches": {}, **costs}))
     entry = {"compression": "fp16", "trace": "t", "costs": "costs.json", "source": "a test"}
     (tmp_path / "regimes.json").write_text(json.dumps({"mine": entry}))
     mine = load_regimes(tmp_path / "regimes.json")["mine"]

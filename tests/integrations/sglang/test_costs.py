@@ -44,8 +44,8 @@ BOTH = "both"
 ROWS = range(1, 400)
 TIMED = Costs({rows: 1.0 + rows for rows in ROWS}, {rows: 10.0 + rows for rows in ROWS})
 
-Table = tuple[tuple[int, float], ...]
-"""What a verify takes, by rows, as it is written."""
+Table = tuple[tuple[int, int, float], ...]
+"""What a verify takes, by requests and rows, as it is written."""
 
 
 class Learning(FixedPolicy):
@@ -60,7 +60,8 @@ class Learning(FixedPolicy):
 
 
 def table(of: Costs) -> Table:
-    return tuple((rows, round(ms, 4)) for rows, ms in of.verify.items())
+    batches = {1: of, **of.batches}
+    return tuple((size, rows, round(ms, 4)) for size, one in batches.items() for rows, ms in one.verify.items())
 
 
 def worker(pair: str) -> Any:

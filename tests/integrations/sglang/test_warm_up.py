@@ -52,6 +52,9 @@ def test_a_single_request_is_timed_in_every_shape(first: float, monkeypatch: pyt
     costs = warm_up.timed_costs(Worker(), Ranks(), 2.0)  # type: ignore[arg-type]
     assert costs is not None and costs.verify[1] == pytest.approx(100.0), "the first round is not among them"
     timed = clock.begun[1:]
+    for size, of in costs.batches.items():
+        assert set(of.verify) == {size * (1 + gamma + count) for of, gamma, count in timed if of == size}
+        assert set(of.verify.values()) == {pytest.approx(100.0 * size)}
     assert {shape for shape in timed if shape[0] == 1} == {shape for shape in SHAPES if shape[0] == 1}
     assert any(shape[0] > 1 for shape in timed) == (first < 2.0)
     assert clock.now < max(2.0, first) + 0.4
