@@ -104,6 +104,19 @@ def test_where_nothing_is_accepted_it_rests(size: int, per_level: bool) -> None:
 
 
 @MODES
+def test_many_requests_at_once_teach_nothing_wrong_of_fewer(per_level: bool) -> None:
+    """As timed in a server: a verify takes 44 ms, 8.75 for each request and 1.4 for each of their rows."""
+
+    def served(size: int) -> World:
+        return World(0.6, 9.0, lambda rows: 44.0 + 8.75 * size + 1.4 * rows, RIGHT, size, extend_ms=linear(12.0, 0.5))
+
+    one = policy(Oracle(0.6), CostModel(Costs.linear(9.0, 54.0), extends=True), per_level, siblings=True)
+    for size in (1, 8, 2, 6, 4, 8, 4):
+        played = play(one, served(size), 120, seed=size)
+        assert earned(served(size), played[40:]) >= WORTH * served(size).best_tree()
+
+
+@MODES
 def test_a_batch_shows_soon_that_its_draft_is_too_dear(per_level: bool) -> None:
     """Its first tokens hold, and still cost more than they bring: every request of a round is evidence of that."""
     world = World(0.85, 50.0, linear(50.0, 50.0 / 7), size=8)
