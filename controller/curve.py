@@ -117,7 +117,7 @@ class Curve:
         return {rows: self.time(rows) for rows in self._timings}
 
     def rows(self) -> list[int]:
-        """Between these times are linear, and there are none beyond."""
+        """Between these times are linear; the last is FAR."""
         return [int(row) for row in self._settled()[0]]
 
     def learn(self, rows: int, ms: float, rounds: int) -> float:

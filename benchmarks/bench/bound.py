@@ -110,7 +110,7 @@ def _policy(name: str, regime: Regime, loaded: Controller) -> Policy:
 
 def _regime(name: str, costs: Mapping[str, Any]) -> Regime:
     verify = {int(rows): ms for rows, ms in costs["verify_ms"].items()}
-    return Regime(name, REGIMES[name][0], "", Measured({1: costs["draft_ms"]}), Measured(dict(sorted(verify.items()))))
+    return Regime(name, REGIMES[name][0], "", Measured({1: {1: costs["draft_ms"]}}), Measured({1: verify}))
 
 
 def _is(one: Mapping[str, Any], regime: str) -> bool:

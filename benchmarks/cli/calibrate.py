@@ -45,11 +45,13 @@ def calibrate(
         target, draft, _ = load_pair(pair, compression, draft_compression, progress=report)
         costs = measure(target, draft, repeats, report)
     shown = Table(title="Milliseconds per forward")
-    for heading in ("rows", "target", "draft"):
+    for heading in ("sequences", "rows", "target", "draft"):
         shown.add_column(heading, justify="right")
-    for rows, ms in costs.verify.items():
-        shown.add_row(str(rows), f"{ms:.1f}", f"{costs.draft[rows]:.1f}" if rows in costs.draft else "")
-    shown.add_row("per 1,000 tokens of context", f"+{costs.verify_context:.1f}", f"+{costs.draft_context:.1f}")
+    for size, of in {1: costs, **costs.batches}.items():
+        for rows, ms in of.verify.items():
+            shown.add_row(str(size), str(rows), f"{ms:.1f}", f"{of.draft[rows]:.1f}" if rows in of.draft else "")
+    context = (f"+{ms:.1f}" for ms in (costs.verify_context, costs.draft_context))
+    shown.add_row("each", "per 1,000 tokens of context", *context)
     console.print(shown)
     say(f"{remember(about(target, draft), costs)}: attach() uses these costs for this pair from now on")
     if out is not None:

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from speckv.controller.batch_curves import Baselines, BatchCurves
 from speckv.controller.calibration import read_costs
 from speckv.controller.cost import CostModel
-from speckv.controller.curve import Costs, Curve
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.controller.features import COMPRESSION_LEVELS
 from speckv.controller.policy import SIBLINGS
@@ -39,16 +40,16 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """By rows: linear between those given and beyond the last two. To it comes ``context_ms`` for every request."""
+    """By requests and rows, between them and beyond as in :class:`BatchCurves`; every request adds ``context_ms``."""
 
-    ms: dict[int, float]
+    ms: Baselines
     context_ms: float = 0.0
 
     def times(self, requests: int, rows: NDArray[np.int64]) -> Floats:
-        return Curve(self.ms).times(rows) + requests * self.context_ms
+        return BatchCurves(self.ms).of(requests).times(rows) + requests * self.context_ms
 
     def knots(self, requests: int, most: int) -> list[int]:
-        return list(self.ms)
+        return BatchCurves(self.ms).of(requests).rows()[:-1]
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,14 @@ def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
     verify: Forward
     if "costs" in entry:
         costs = read_costs(folder / entry["costs"])[0]
-        draft = Measured(dict(costs.draft), costs.draft_context * CONTEXT / 1e3)
-        verify = Measured(dict(costs.verify), costs.verify_context * CONTEXT / 1e3)
+        batches = {1: costs, **costs.batches}
+        draft = Measured({size: of.draft for size, of in batches.items()}, costs.draft_context * CONTEXT / 1e3)
+        verify = Measured({size: of.verify for size, of in batches.items()}, costs.verify_context * CONTEXT / 1e3)
     elif "roofline" in entry:
         draft, verify = (Roofline(**entry["roofline"][model]) for model in ("draft", "verify"))
     else:
         table = {int(rows): float(ms) for rows, ms in entry["verify_ms"].items()}
         if 1 not in table or min(table.values()) <= 0:
             raise ValueError(f"{name}: verify_ms must begin with 1 row and be above 0")
-        draft, verify = Measured({1: float(entry["draft_ms"])}), Measured(dict(sorted(table.items())))
+        draft, verify = Measured({1: {1: float(entry["draft_ms"])}}), Measured({1: table})
     return Regime(name, entry["compression"], entry["trace"], draft, verify, entry["source"])

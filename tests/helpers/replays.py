@@ -15,7 +15,7 @@ from speckv.benchmarks.replay.regimes import Measured, Regime
 from speckv.controller.policy import SIBLINGS, Policy, Round, Siblings
 
 TOKENS, DEPTH = 24, 20
-REGIME = Regime("test", "fp16", "none", Measured({1: 10.0}), Measured({1: 101.0, 2: 102.0}))
+REGIME = Regime("test", "fp16", "none", Measured({1: {1: 10.0}}), Measured({1: {1: 101.0, 2: 102.0}}))
 """A level takes 10 ms, a verify 100 and one for each row."""
 
 

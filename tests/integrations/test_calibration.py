@@ -72,7 +72,10 @@ def test_a_real_pair_is_timed_and_remembered(tmp_path: Path, monkeypatch: pytest
     assert remembered(this) is None
     costs = calibrate(target, draft, repeats=1)
     assert set(costs.verify) == {1, 2, 3, 4, 5, 7, 9, 13, 21} and min(costs.verify.values()) > 0
-    assert set(costs.draft) == {1, 2, 64}
+    assert set(costs.draft) == {1, 2, 64} and list(costs.batches) == [4, 8]
+    for size, of in costs.batches.items():
+        assert list(of.draft) == [size] and list(of.verify) == [size, 2 * size, 4 * size]
+        assert min(of.draft[size], *of.verify.values()) > 0
     assert remember(this, costs) == costs_path(this)
     found = remembered(this)
     assert found is not None and found.verify[1] == pytest.approx(costs.verify[1], abs=1e-4)
@@ -90,7 +93,8 @@ def test_models_with_few_positions_are_timed_as_far_as_they_go(positions: int, r
 
     short, enough = (tiny(seed=seed) for seed in (0, 1))
     short.config.max_position_embeddings = positions
-    assert max(calibrate(short, enough, repeats=1).verify) == rows
+    found = calibrate(short, enough, repeats=1)
+    assert max(found.verify) == rows and max(found.batches[8].verify) == 8 * min(rows, 4)
     if positions == 2:
         short.config.max_position_embeddings = 1
         with pytest.raises(SpecKVError, match="1 positions are too few to time anything"):
@@ -101,6 +105,6 @@ def test_noise_that_makes_context_dear_leaves_a_forward_its_time() -> None:
     """64 tokens of context cannot take longer than the whole forward that had them."""
     from speckv.integrations.transformers.calibrate import LONG, SHORT, _slope
 
-    found = {("draft", SHORT, 1): 1.0, ("draft", SHORT, 2): 0.8, ("draft", LONG, 1): 500.0}
+    found = {("draft", 1, SHORT, 1): 1.0, ("draft", 1, SHORT, 2): 0.8, ("draft", 1, LONG, 1): 500.0}
     assert 1.0 - _slope(found, "draft") * SHORT / 1e3 >= 0.5
-    assert _slope({**found, ("draft", LONG, 1): 0.5}, "draft") == 0.0
+    assert _slope({**found, ("draft", 1, LONG, 1): 0.5}, "draft") == 0.0

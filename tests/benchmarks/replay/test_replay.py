@@ -114,7 +114,7 @@ def test_every_text_is_a_new_request() -> None:
 
 
 def test_identical_requests_are_so_many_times_one() -> None:
-    free = Regime("free", "fp16", "none", Measured({1: 10.0}), Measured({1: 100.0}))
+    free = Regime("free", "fp16", "none", Measured({1: {1: 10.0}}), Measured({1: {1: 100.0}}))
     positions = random_positions(1)
     makers: list[Callable[[], Policy]] = [
         lambda: StaticTree(4, 2),

@@ -54,8 +54,10 @@ def brute_force(positions: Positions, regime: Regime, siblings: bool) -> float:
     return least(0)
 
 
-FREE = Regime("free", "fp16", "none", Measured({1: 3.0}), Measured({1: 100.0}))
-STEPS = Regime("steps", "fp16", "none", Measured({1: 10.0}), Measured({1: 100.0, 3: 100.0, 4: 150.0, 20: 150.0}))
+FREE = Regime("free", "fp16", "none", Measured({1: {1: 3.0}}), Measured({1: {1: 100.0}}))
+STEPS = Regime(
+    "steps", "fp16", "none", Measured({1: {1: 10.0}}), Measured({1: {1: 100.0, 3: 100.0, 4: 150.0, 20: 150.0}})
+)
 
 
 @pytest.mark.parametrize("regime", [REGIME, FREE, STEPS], ids=lambda regime: regime.name)

@@ -103,6 +103,13 @@ def test_every_request_of_a_batch_brings_its_context_and_its_row_of_the_draft(tm
     mine = load_regimes(tmp_path / "regimes.json")["mine"]
     assert mine.draft_ms(1) == pytest.approx(10 + 1) and mine.draft_ms(3) == pytest.approx(14 + 3)
     assert mine.verify_table(1)[11] == pytest.approx(120 + 10) and mine.verify_table(4)[11] == pytest.approx(120 + 40)
+    batches = {"4": {"draft_ms": {"4": 13.0}, "verify_ms": {"4": 90.0, "8": 100.0}}}
+    (tmp_path / "costs.json").write_text(json.dumps({"version": 2, "about": {}, "batches": batches, **costs}))
+    mine = load_regimes(tmp_path / "regimes.json")["mine"]
+    assert mine.draft_ms(1) == pytest.approx(10 + 1) and mine.draft_ms(4) == pytest.approx(13 + 4)
+    assert mine.verify_table(1)[11] == pytest.approx(120 + 10)
+    assert mine.verify_table(4)[[4, 6, 8]] == pytest.approx([130, 135, 140], rel=0.01)
+    assert mine.cost_model(4).rest_ms(4) == pytest.approx(130)
 
 
 def test_a_roofline_by_hand() -> None:
