@@ -70,7 +70,7 @@ def _problem(entry: Any) -> str | None:
     if not isinstance(entry["batches"], dict):
         return "batches is no object"
     for size, of in {"1": entry, **entry["batches"]}.items():
-        if not (_is_count(size) and isinstance(of, dict) and TABLES.issubset(of)):
+        if of is not entry and not (_is_count(size, 2) and isinstance(of, dict) and TABLES.issubset(of)):
             return f"batches: {size!r} is no number of requests with {' and '.join(sorted(TABLES))}"
         for key in sorted(TABLES):
             if why := _wrong(of[key]):
@@ -92,8 +92,8 @@ def _wrong(table: Any) -> str | None:
     return None
 
 
-def _is_count(text: str) -> bool:
-    return text.isdecimal() and 1 <= int(text) <= 1 << 20
+def _is_count(text: str, least: int = 1) -> bool:
+    return text.isdecimal() and len(text) < 8 and least <= int(text) <= 1 << 20
 
 
 def _is_time(value: Any) -> bool:

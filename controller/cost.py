@@ -37,7 +37,7 @@ class CostModel:
 
     def __init__(self, costs: Costs, extends: bool = False, rests: bool = True) -> None:
         self.costs, self.extends, self.rests = costs, extends, rests
-        batches = {1: costs, **costs.batches}
+        batches = costs.by_requests
         self._verify = BatchCurves({size: of.verify for size, of in batches.items()})
         # Until it is timed, a draft-extend is taken for a draft forward of as many rows.
         self._extend = BatchCurves({size: of.draft for size, of in batches.items()})
@@ -87,7 +87,7 @@ class CostModel:
     def learnt(self) -> Costs:
         """What a model of the same pair should start from another time."""
         verify, extend, draft = self._verify.timed_rows(), self._extend.timed_rows(), self._draft.timed_rows()
-        batches = {1: self.costs, **self.costs.batches}
+        batches = self.costs.by_requests
         for size in sorted({*verify, *extend, *draft}):
             of = batches.get(size, Costs({}, {}))
             own = {size: draft[size]} if size in draft else {}

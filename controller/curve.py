@@ -57,6 +57,11 @@ class Costs:
     verify_context: float = 0.0
     batches: Mapping[int, Costs] = field(default_factory=dict)
 
+    @property
+    def by_requests(self) -> dict[int, Costs]:
+        """Those of one request, and the ``batches``."""
+        return {1: self, **self.batches}
+
     @classmethod
     def from_sizes(cls, target_bytes: float, draft_bytes: float) -> Costs:
         """A guess before anything was timed: a small batch's forward takes as long as reading the weights."""

@@ -47,7 +47,7 @@ def calibrate(
     shown = Table(title="Milliseconds per forward")
     for heading in ("sequences", "rows", "target", "draft"):
         shown.add_column(heading, justify="right")
-    for size, of in {1: costs, **costs.batches}.items():
+    for size, of in costs.by_requests.items():
         for rows, ms in of.verify.items():
             shown.add_row(str(size), str(rows), f"{ms:.1f}", f"{of.draft[rows]:.1f}" if rows in of.draft else "")
     context = (f"+{ms:.1f}" for ms in (costs.verify_context, costs.draft_context))

@@ -137,7 +137,7 @@ def _regime(name: str, entry: dict[str, Any], folder: Path) -> Regime:
     verify: Forward
     if "costs" in entry:
         costs = read_costs(folder / entry["costs"])[0]
-        batches = {1: costs, **costs.batches}
+        batches = costs.by_requests
         draft = Measured({size: of.draft for size, of in batches.items()}, costs.draft_context * CONTEXT / 1e3)
         verify = Measured({size: of.verify for size, of in batches.items()}, costs.verify_context * CONTEXT / 1e3)
     elif "roofline" in entry:

@@ -33,6 +33,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ({"verify_ms_per_1000_context": -1}, "verify_ms_per_1000_context: -1 is no time of 0 or more"),
         ({"about": 3}, "about is no object"),
         ({"batches": []}, "batches is no object"),
+        (
+            {"draft_ms": {"1": "x"}, "batches": {"1": {"draft_ms": {}, "verify_ms": {}}}},
+            "batches: '1' is no number of requests with draft_ms and verify_ms",
+        ),
+        (
+            {"batches": {"9" * 5000: {}}},
+            f"batches: '{'9' * 5000}' is no number of requests with draft_ms and verify_ms",
+        ),
         ({"batches": {"x": {}}}, "batches: 'x' is no number of requests with draft_ms and verify_ms"),
         ({"batches": {"4": {"draft_ms": {}}}}, "batches: '4' is no number of requests with draft_ms and verify_ms"),
         ({"batches": {"4": {"draft_ms": {}, "verify_ms": 3}}}, "verify_ms of 4 requests: no object"),

@@ -60,8 +60,8 @@ class Learning(FixedPolicy):
 
 
 def table(of: Costs) -> Table:
-    batches = {1: of, **of.batches}
-    return tuple((size, rows, round(ms, 4)) for size, one in batches.items() for rows, ms in one.verify.items())
+    batches = of.by_requests.items()
+    return tuple((size, rows, round(ms, 4)) for size, one in batches for rows, ms in one.verify.items())
 
 
 def worker(pair: str) -> Any:
