@@ -13,7 +13,7 @@ import typer
 from speckv.benchmarks.bench.heads import trained
 from speckv.benchmarks.cli.app import prepare_torch
 from speckv.benchmarks.common.command import JsonFile, make_app, run, show_and_store
-from speckv.benchmarks.common.machine import machine, versions
+from speckv.benchmarks.common.machine import lacks_bf16, machine, versions
 from speckv.benchmarks.common.progress import progress
 from speckv.benchmarks.eagle3.head import Head
 from speckv.benchmarks.eagle3.judged import judged
@@ -58,7 +58,7 @@ def eagle3(
     settings = {"pair": pair, "tokens": tokens, "sequences": sequences, "steps": steps, "size": size, "words": words}
     _begun(folder / "settings.json", settings)
     source = resolve(pair).target
-    target, tokenizer = load_model(source, "bf16"), load_tokenizer(source)
+    target, tokenizer = load_model(source, "fp32" if lacks_bf16() else "bf16"), load_tokenizer(source)
     if target.config.model_type != "llama" or target.config.num_hidden_layers < 4:
         raise SpecKVError(f"{source}: not a Llama of four layers or more, which this trainer is for")
     prompts = [
