@@ -21,25 +21,29 @@ from speckv.integrations.models.loading import load_model, load_tokenizer, pertu
 
 OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
 
+SHORTEST_TURN = 4
+
 
 def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
     """A unit per regime, repetition, policy and concurrency: all prompts once, so many at a time.
 
-    Every other repetition goes through the policies in reverse. ``together``, a repetition's passes of one size follow
-    each other: what a shared machine does for minutes then happens to all policies.
+    Every other repetition goes through the policies in reverse. ``together``, the policies take turns of some prompts,
+    forwards and backwards: what a shared machine does for minutes then happens to all of them.
     """
     python = plan.sglang_python or own_python()
     for regime in plan.regimes:
         known = (PLAIN, ADAPTIVE, *SETTINGS)
         policies = [policy for policy in plan.policies if policy in known or policy.startswith("fixed-")]
         work = [
-            (repeat, policy, size)
+            (repeat, policy, size, turn)
             for repeat in range(plan.repeats)
             for policy in (reversed(policies) if repeat % 2 else policies)
             for size in plan.concurrencies
+            for turn in range(-(-len(plan.prompts) // _turn(plan, size)))
         ]
-        if plan.together:  # pass by pass in turns, and not server by server
-            work.sort(key=lambda one: (one[0], plan.concurrencies.index(one[2])))
+        if plan.together:  # turn by turn, and not server by server
+            at = {policy: number for number, policy in enumerate(policies)}
+            work.sort(key=lambda one: (one[0], one[2], one[3], at[one[1]] * (-1) ** (one[0] + one[3])))
         todo = [one for one in work if _key(regime, *one) not in done]
         what = f"{NAME}, {regime}"
         report(what, len(work) - len(todo), len(work))
@@ -49,9 +53,11 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
             models = folders(with_head(plan.pair, plan.draft_kind, report), held, report, *REGIMES[regime])
             prompts = _ids(models[0], plan.prompts)
             servers = held.enter_context(Servers(plan, regime, models, python))
-            for finished, (repeat, policy, size) in enumerate(todo, 1):
-                entries = servers.at(repeat, policy, size).answer(prompts, size)
-                yield Unit(_key(regime, repeat, policy, size), [e | {"repeat": repeat} for e in entries])
+            for finished, (repeat, policy, size, turn) in enumerate(todo, 1):
+                length = _turn(plan, size)
+                chosen = prompts[turn * length : (turn + 1) * length]
+                entries = servers.at(repeat, policy, size).answer(chosen, size)
+                yield Unit(_key(regime, repeat, policy, size, turn), [e | {"repeat": repeat} for e in entries])
                 report(what, len(work) - len(todo) + finished, len(work))
 
 
@@ -67,8 +73,13 @@ def own_python() -> str:
     )
 
 
-def _key(regime: str, repeat: int, policy: str, size: int) -> str:
-    return f"{NAME}/{regime}/{repeat}/{policy}/{size}"
+def _turn(plan: Plan, size: int) -> int:
+    """Prompts that a policy has answered before the next one's turn comes."""
+    return max(SHORTEST_TURN, 2 * size) if plan.together else len(plan.prompts)
+
+
+def _key(regime: str, repeat: int, policy: str, size: int, turn: int) -> str:
+    return f"{NAME}/{regime}/{repeat}/{policy}/{size}/{turn}"
 
 
 def folders(

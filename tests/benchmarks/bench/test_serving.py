@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections import Counter
+from itertools import chain, product
 from typing import Any
 
 import pytest
 
 from speckv.benchmarks.bench import in_sglang, serving
 from speckv.benchmarks.bench.plan import Plan
+from speckv.benchmarks.prompts import Prompt
 from speckv.controller.errors import SpecKVError
 
 POLICIES = ("plain", "fixed-2", "speckv")
@@ -36,21 +38,28 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def resume(self) -> None:
             done.append(f"resume {self.policy}")
 
-        def answer(self, prompts: Any, size: int) -> list[Any]:
+        def answer(self, prompts: list[tuple[Prompt, list[int]]], size: int) -> list[Any]:
             done.append(f"{self.policy} {size}")
-            return []
+            return [{"policy": self.policy, "size": size, "prompt": prompt.id} for prompt, _ in prompts]
 
     monkeypatch.setattr(serving, "Serving", Said)
     monkeypatch.setattr(in_sglang, "folders", lambda *_: ("target", "draft"))
-    monkeypatch.setattr(in_sglang, "_ids", lambda *_: [])
+    monkeypatch.setattr(in_sglang, "_ids", lambda _, prompts: [(prompt, []) for prompt in prompts])
     return done
 
 
+PROMPTS = tuple(Prompt(str(number), "code", "text") for number in range(8))
+
+
 def measured(**more: Any) -> list[str]:
+    """The keys of the units, in which every policy has answered every prompt at every size, twice."""
     plan = Plan(
-        (), frameworks=("sglang",), policies=POLICIES, concurrencies=(1, 4), repeats=2, sglang_python="-", **more
+        PROMPTS, frameworks=("sglang",), policies=POLICIES, concurrencies=(1, 4), repeats=2, sglang_python="-", **more
     )
-    return [unit.key for unit in in_sglang.measure(plan, (), lambda *_: None)]
+    units = list(in_sglang.measure(plan, (), lambda *_: None))
+    answered = Counter(tuple(entry.values()) for unit in units for entry in unit.entries)
+    assert answered == Counter(product(POLICIES, (1, 4), (prompt.id for prompt in PROMPTS), (0, 1)))
+    return [unit.key for unit in units]
 
 
 def test_one_server_after_the_other_in_mirrored_order(said: list[str]) -> None:
@@ -66,7 +75,7 @@ def test_a_fresh_server_for_every_figure(said: list[str]) -> None:
 
 
 def test_together_they_take_turns_and_one_runs_at_a_time(said: list[str]) -> None:
-    assert len(set(measured(together=True))) == 12
+    assert len(set(measured(together=True))) == 18
     asleep: set[str] = set()
     running: set[str] = set()
     turns = []
@@ -82,8 +91,9 @@ def test_together_they_take_turns_and_one_runs_at_a_time(said: list[str]) -> Non
         elif what != "end":
             assert running == {what}
             turns.append((what, int(which)))
-    there, back = ([(policy, size) for policy in order] for order, size in ((POLICIES, 1), (POLICIES[::-1], 1)))
-    assert turns[:3] == there and turns[6:9] == back and {size for _, size in turns[3:6]} == {4}
+    there, back = ([(policy, 1) for policy in order] for order in (POLICIES, POLICIES[::-1]))
+    all_at_once = [(policy, 4) for policy in POLICIES]
+    assert turns == [*there, *back, *all_at_once, *back, *there, *all_at_once[::-1]]
     assert sorted(word for word in said if word.startswith("end")) == sorted(f"end {policy}" for policy in POLICIES)
 
 
