@@ -20,7 +20,7 @@ TIMED = {
     "transformers": ("end-to-end-transformers", "end-to-end-transformers-batches"),
     "transformers, a CPU without bf16 instructions": ("end-to-end-transformers-emulated-bf16",),
     "SGLang": ("end-to-end-sglang", "end-to-end-sglang-compressed"),
-    "SGLang, an EAGLE-3 head": ("end-to-end-sglang-eagle3",),
+    "SGLang, an EAGLE-3 head": ("end-to-end-sglang-eagle3", "end-to-end-sglang-eagle3-float32"),
 }
 """README's lines of wall-clock runs, and the stored files that each sums up."""
 
