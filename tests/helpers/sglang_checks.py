@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from scipy.stats import chi2_contingency
 from sglang_models import requests
@@ -23,6 +24,12 @@ def distribution(which: Server, temperature: float, **more: float) -> Counter[tu
     sampling = {"temperature": temperature, "top_k": 4, "max_new_tokens": 3, "ignore_eos": True, **more}
     answers = which.post("/generate", input_ids=[[7, 8, 9, 10]] * DRAWS, sampling_params=sampling)
     return Counter(tuple(answer["output_ids"]) for answer in answers)
+
+
+@cache
+def drawn_plainly(plain: Server, temperature: float, min_p: float) -> Counter[tuple[int, ...]]:
+    """The distribution of a server without speculation; drawn once for all that is compared with it."""
+    return distribution(plain, temperature, min_p=min_p)
 
 
 def alike(wanted: Counter[tuple[int, ...]], got: Counter[tuple[int, ...]]) -> float:

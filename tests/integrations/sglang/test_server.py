@@ -16,7 +16,7 @@ from pages import ROOT
 
 pytest.importorskip("sglang")
 
-from sglang_checks import alike, distribution, undisturbed_by_aborts
+from sglang_checks import alike, distribution, drawn_plainly, undisturbed_by_aborts
 from sglang_kinds import KINDS, said
 from sglang_models import CONTEXT, EOS, requests, save_pair
 from sglang_steered import PLAIN, Steered, bench, speckv
@@ -37,9 +37,10 @@ ASKED = "whether tis nobler"
 
 @pytest.fixture(scope="module")
 def servers(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Steered]]:
-    """Without speculation, and with SPECKV."""
-    plain = Server(pair[0], *PLAIN)
-    steered = Steered(pair, tmp_path_factory.mktemp("steered"))
+    """Without speculation, and with SPECKV; their processes start as a user's do, and are not forked as elsewhere."""
+    apart = {"SPECKV_TEST_FORK": ""}
+    plain = Server(pair[0], *PLAIN, environment=apart)
+    steered = Steered(pair, tmp_path_factory.mktemp("steered"), environment=apart)
     try:
         yield plain.wait(), steered.wait()
     finally:
@@ -304,8 +305,8 @@ def test_nan_signals_fall_back_are_counted_and_served(plain: Server, steered: St
 def test_sampling_has_the_targets_distribution(
     plain: Server, server: Steered, temperature: float, min_p: float
 ) -> None:
-    wanted = distribution(plain, temperature, min_p=min_p)
-    assert alike(wanted, distribution(server, temperature, min_p=min_p)) > 1e-3
+    drawn = distribution(server, temperature, min_p=min_p)
+    assert alike(drawn_plainly(plain, temperature, min_p), drawn) > 1e-3
 
 
 def test_servers_that_run_are_compared_over_their_api(plain: Server, server: Steered, tmp_path: Path) -> None:
@@ -334,7 +335,7 @@ def test_restart_on_the_same_port_in_step_mode(
             for _ in range(2):
                 assert again.all(requests(COUNT), 4) == wanted
         for temperature in (1.0, 0.7):
-            assert alike(distribution(plain, temperature), distribution(again, temperature)) > 1e-3
+            assert alike(drawn_plainly(plain, temperature, 0.0), distribution(again, temperature)) > 1e-3
         assert "speckv: costs as stored in" in again.log.read_text()
         series = again.series()
         assert series["drafted_tokens_total"] > series["accepted_tokens_total"] > 0
