@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from speckv.controller.curve import LEAST_MS, Costs
+from speckv.controller.curve import Costs
 from speckv.controller.errors import SpecKVError
 from speckv.integrations.installed import processor, version
 from speckv.integrations.models.mirrored import Progress
@@ -73,7 +73,8 @@ def calibrate(
     tables: dict[int, dict[str, dict[int, float]]] = {size: {"verify": {}, "draft": {}} for size in (1, *BATCHES)}
     for (name, size, context, rows), ms in found.items():
         if context != LONG:
-            tables[size][name][size * rows] = max(LEAST_MS, ms - slope[name] * size * context / 1e3)
+            # Of a batch, too, at least half is not its context, whose slope is that of one sequence.
+            tables[size][name][size * rows] = max(0.5 * ms, ms - slope[name] * size * context / 1e3)
     one, *batches = (Costs(of["draft"], of["verify"]) for of in tables.values())
     of_batches = dict(zip(BATCHES, batches, strict=True))
     return Costs(one.draft, one.verify, slope["draft"], slope["verify"], of_batches)

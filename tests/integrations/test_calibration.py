@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speckv.controller.calibration import read_costs, write_costs
-from speckv.controller.curve import Costs
+from speckv.controller.curve import LEAST_MS, Costs
 from speckv.controller.errors import SpecKVError
 
 COSTS = Costs(
@@ -116,3 +116,21 @@ def test_noise_that_makes_context_dear_leaves_a_forward_its_time() -> None:
     found = {("draft", 1, SHORT, 1): 1.0, ("draft", 1, SHORT, 2): 0.8, ("draft", 1, LONG, 1): 500.0}
     assert 1.0 - _slope(found, "draft") * SHORT / 1e3 >= 0.5
     assert _slope({**found, ("draft", 1, LONG, 1): 0.5}, "draft") == 0.0
+
+
+def test_nor_does_it_take_a_batch_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 8 sequences has a context that half of one's forward may be: what is left is no time below 0."""
+    from transformers_helpers import tiny
+
+    from speckv.integrations.transformers.calibrate import calibrate
+
+    monkeypatch.setitem(calibrate.__globals__, "_slope", lambda *_: 1e6)
+    costs = calibrate(tiny(seed=0), tiny(seed=1), repeats=1)
+    assert all(ms > 0.01 for of in costs.batches.values() for table in (of.draft, of.verify) for ms in table.values())
+    write_costs(costs, {}, tmp_path / "c.json")
+    read_costs(tmp_path / "c.json")
+
+
+def test_the_least_time_is_one_in_a_file_too(tmp_path: Path) -> None:
+    write_costs(Costs({1: LEAST_MS}, {1: LEAST_MS}), {}, tmp_path / "c.json")
+    assert read_costs(tmp_path / "c.json")[0].verify == {1: LEAST_MS}
