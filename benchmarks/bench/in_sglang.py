@@ -22,13 +22,14 @@ from speckv.integrations.models.loading import load_model, load_tokenizer, pertu
 OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
 
 SHORTEST_TURN = 4
+"""Prompts that a policy has at least before the next one's turn, if all take turns."""
 
 
 def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
-    """A unit per regime, repetition, policy and concurrency: all prompts once, so many at a time.
+    """A unit per regime, repetition, policy, concurrency and turn: its prompts once, so many at a time.
 
-    Every other repetition goes through the policies in reverse. ``together``, the policies take turns of some prompts,
-    forwards and backwards: what a shared machine does for minutes then happens to all of them.
+    Every other repetition goes through the policies in reverse, each with one turn of all prompts. ``together``, they
+    take turns of some, forwards and backwards: what a shared machine does for minutes then happens to all of them.
     """
     python = plan.sglang_python or own_python()
     for regime in plan.regimes:
@@ -42,8 +43,7 @@ def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]
             for turn in range(-(-len(plan.prompts) // _turn(plan, size)))
         ]
         if plan.together:  # turn by turn, and not server by server
-            at = {policy: number for number, policy in enumerate(policies)}
-            work.sort(key=lambda one: (one[0], one[2], one[3], at[one[1]] * (-1) ** (one[0] + one[3])))
+            work.sort(key=lambda one: _in_turns(policies.index(one[1]), *one))
         todo = [one for one in work if _key(regime, *one) not in done]
         what = f"{NAME}, {regime}"
         report(what, len(work) - len(todo), len(work))
@@ -76,6 +76,11 @@ def own_python() -> str:
 def _turn(plan: Plan, size: int) -> int:
     """Prompts that a policy has answered before the next one's turn comes."""
     return max(SHORTEST_TURN, 2 * size) if plan.together else len(plan.prompts)
+
+
+def _in_turns(place: int, repeat: int, _: str, size: int, turn: int) -> tuple[int, ...]:
+    """Sorts the turns of policies, of which this one has ``place``; every other time in reverse."""
+    return repeat, size, turn, -place if (repeat + turn) % 2 else place
 
 
 def _key(regime: str, repeat: int, policy: str, size: int, turn: int) -> str:

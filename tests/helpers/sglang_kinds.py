@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isclose
 from typing import Any
 
 from sglang_models import requests
@@ -112,10 +113,10 @@ SAID = frozenset(
 
 
 class Near(float):
-    """Equal to what is less than 0.0005 off: rounded, two that are next to nothing apart may be a digit apart."""
+    """Equal to what is 0.0001 off at most: rounded, two that are next to nothing apart may be a digit apart."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, float) and abs(self - other) < 5e-4
+        return isinstance(other, float) and isclose(self, other, rel_tol=0.0, abs_tol=1e-4)
 
     __hash__ = None  # type: ignore[assignment]
 
