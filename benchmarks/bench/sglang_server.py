@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,10 +31,17 @@ CPU_ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "HF_HUB_OFFLINE": "1", "TORCHDY
 """Dynamo would take 11 s of each server's first round to compile SGLang's choice of the top k, a few operations."""
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that systems give to connections: one of these would be somebody's before a server that takes 45 s to
+start has bound it."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Of ``PORTS``, one that nobody listens on; by chance, so that two who ask at the same time do not get the same."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port := random.choice(PORTS)))
+            return port
 
 
 class Server:

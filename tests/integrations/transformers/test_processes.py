@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import distributed, multiprocessing
 from torch.distributed.fsdp import fully_shard
 from transformers_helpers import greedy, prompt, tiny_pair
 
+from speckv.benchmarks.bench.sglang_server import free_port
 from speckv.controller.policies.fixed import FixedPolicy
 from speckv.integrations.transformers import attach_policy, stats
 
@@ -41,10 +41,7 @@ def work(rank: int, port: int, results: Path) -> None:
 
 
 def test_sharded_targets_are_decoded_plainly(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.spawn(work, args=(port, tmp_path), nprocs=2, join=False)
+    context = multiprocessing.spawn(work, args=(free_port(), tmp_path), nprocs=2, join=False)
     assert context is not None
     ended = [context.join(SECONDS) for _ in range(2)]  # one rank after the other
     assert ended[-1], "the ranks wait for each other"
