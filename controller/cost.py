@@ -29,14 +29,13 @@ class CostModel:
     ``extends`` True, SGLang, where the draft closes a round with a forward over all that was verified, which gives the
     first level of the next:  max(0, γ − 1) · draft(n) + verify(n, n · (γ + 1) + s) + extend(n, n · (γ + 1)).
 
-    A round without levels takes verify(n, n). A draft that never ``rests`` closes that one, too: then extend(n, n) is
-    part of every round, and not of what drafting takes. To either comes what the host takes around the forwards, which
-    is another time for a round that drafts, since the device waits there for decisions: nothing until a loop tells it.
-    The model starts from ``costs`` and follows the loop's timings.
+    A round without levels takes verify(n, n). To either comes what the host takes around the forwards, which is another
+    time for a round that drafts, since the device waits there for decisions: nothing until a loop tells it. The model
+    starts from ``costs`` and follows the loop's timings.
     """
 
-    def __init__(self, costs: Costs, extends: bool = False, rests: bool = True) -> None:
-        self.costs, self.extends, self.rests = costs, extends, rests
+    def __init__(self, costs: Costs, extends: bool = False) -> None:
+        self.costs, self.extends = costs, extends
         batches = costs.by_requests
         self._verify = BatchCurves({size: of.verify for size, of in batches.items()})
         # Until it is timed, a draft-extend is taken for a draft forward of as many rows.
@@ -132,12 +131,8 @@ class CostModel:
         return self.costs.verify_context * size * self._position / 1e3
 
     def _beside(self, size: int) -> float:
-        """What comes to the verify of every round of ``size`` requests, ms: by its context, the host's, and extend."""
-        return self._verify_context(size) + self._host[True].value + (0.0 if self.rests else self._extending(size))
-
-    def _extending(self, size: int) -> float:
-        scale = 1.0 if self._extend.timed else self._verify.factor(size, size)
-        return scale * self._extend.of(size).time(size)
+        """What comes to the verify of every round of ``size`` requests, ms: by its context, and the host's."""
+        return self._verify_context(size) + self._host[True].value
 
     def _drafting(self, size: int, ceiling: int) -> Floats:
         # Until drafts are timed, their guess is as wrong as that of the smallest verify timed.
@@ -149,7 +144,6 @@ class CostModel:
         scale = 1.0 if self._extend.timed else self._verify.factor(size, size)
         found = np.maximum(0, levels - 1) * forward + scale * self._extend.of(size).times(size * (levels + 1))
         found += max(0.0, self._host[False].value - self._host[True].value)
-        found -= 0.0 if self.rests else self._extending(size)
         found[0] = 0.0  # nothing is drafted
         return found
 

@@ -87,7 +87,11 @@ RELIED_ON: tuple[tuple[str, str, str | None], ...] = (
         "SpecRuntimeState.__init__",
         "speculative_num_steps speculative_num_draft_tokens target_attn_backend target_graph_runner",
     ),
-    ("speculative.eagle_info", "EagleDraftInput.__init__", "self topk_p topk_index bonus_tokens"),
+    (
+        "speculative.eagle_info",
+        "EagleDraftInput.__init__",
+        "self topk_p topk_index bonus_tokens hidden_states dsa_topk_indices cuda_graph_compatible",
+    ),
     (
         "speculative.eagle_info",
         "EagleVerifyInput.__init__",

@@ -31,18 +31,17 @@ def build_policy(
     max_gamma: int,
     per_token: bool,
     siblings: bool,
-    rests: bool,
 ) -> Policy:
     """The policy that ``config`` asks for; ``costs`` are what it begins with.
 
-    ``per_token``: it may decide while drafting; ``siblings``: a tree can be verified; ``rests``: the draft can rest.
+    ``per_token``: it may decide while drafting; ``siblings``: a tree can be verified.
     """
     return make_policy(
         controller,
         config.objective,
         "token" if per_token else "step",
         level,
-        CostModel(costs, extends=True, rests=rests),
+        CostModel(costs, extends=True),
         config.gamma,
         max_gamma,
         siblings=siblings,
@@ -57,8 +56,7 @@ HICCUP = 3.0
 class Decisions:
     """The policy as the workers see it.
 
-    ``rests``: whether the draft does nothing in a round that drafts nothing; ``mixes``: whether a round may draft while
-    some of its requests are decoded plainly.
+    ``mixes``: whether a round may draft while some of its requests are decoded plainly.
     """
 
     def __init__(
@@ -67,11 +65,10 @@ class Decisions:
         ranks: Ranks,
         stopwatch: Stopwatch,
         metrics: Metrics,
-        rests: bool = True,
         mixes: bool = True,
     ) -> None:
         self.policy, self.ranks, self.stopwatch, self.metrics = policy, ranks, stopwatch, metrics
-        self.rests, self.mixes = rests, mixes
+        self.mixes = mixes
         self.round: UnderWay | None = None
         self._before: UnderWay | None = None
         self._unfinished: deque[UnderWay] = deque()
@@ -94,13 +91,15 @@ class Decisions:
         self._before = self.round
         self._unfinished.append(self.round)
         self.round.limit = self._decide(lambda: self.policy.begin(this, room))
-        this.resting = self.rests and self.round.limit == 0
+        this.resting = self.round.limit == 0
         self.round.beside_ms = this.decide_ms
         return self.round.limit
 
     def first(self, requests: Sequence[Any]) -> int:
         """How many levels to draft, or to verify of the first alone, which is there already; 0 verifies none."""
         assert self.round is not None
+        if not self.round.limit:
+            return 0
         self.round.first = [served.first for served in self.served(requests)]
         return self.deepen(self.round.first_level()) if self.policy.asks else self.round.limit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,15 +10,13 @@ from sglang.srt.speculative.eagle_info import EagleDraftInput
 from sglang.srt.speculative.standalone_worker_v2 import StandaloneDraftWorker
 from torch import Tensor
 
-from speckv.integrations.sglang.catch_up import as_prefill
 from speckv.integrations.sglang.draft_cache import DraftCache
-from speckv.integrations.sglang.drafter import Drafter
+from speckv.integrations.sglang.resting import RestingDrafter
 
 
-class SpecKVDraftWorker(Drafter, StandaloneDraftWorker):
+class SpecKVDraftWorker(RestingDrafter, StandaloneDraftWorker):
     """SGLang's standalone draft worker with decisions."""
 
-    rests = True
     cache: DraftCache
 
     def alloc_memory_pool(
@@ -28,12 +27,7 @@ class SpecKVDraftWorker(Drafter, StandaloneDraftWorker):
         slots = token_to_kv_pool_allocator.size + token_to_kv_pool_allocator.page_size + 1
         self.cache = DraftCache(slots, self.device)
 
-    def _draft_extend_for_decode(self, batch: Any, batch_result: Any, **options: Any) -> None:
-        """As ever, unless it rests: then it has missed what was said."""
-        if not self.resting:
-            super()._draft_extend_for_decode(batch, batch_result, **options)
-            return
-        self.owner._stub_skipped_draft_extend(batch, batch_result)
+    def _missed(self, batch: Any, batch_result: Any) -> None:
         served = self.decisions.served(batch.reqs)
         self.cache.missed(batch.out_cache_loc, served, [one.stale + 1 for one in served])
 
@@ -65,24 +59,9 @@ class SpecKVDraftWorker(Drafter, StandaloneDraftWorker):
             batch, target_hidden_states, next_token_ids, mm_input_embeds, kv_loc_plan
         )
 
-    def _catch_up(self, batch: Any) -> None:
-        """Let the draft process what it missed, as one prefill of every request's missing end.
-
-        A request that missed nothing processes its last token again, with the same result.
-        """
-        if not any(served.stale for served in self.decisions.served(batch.reqs)):
-            return
-        info, table = batch.spec_info, batch.req_to_token_pool.req_to_token
-        known = batch.seq_lens if batch.seq_lens_cpu is None else batch.seq_lens_cpu
-        lengths = [int(length) for length in known.tolist()]
-        fresh = self.cache.starts(table, batch.req_pool_indices, lengths)
-        starts = [min(start, length - 1) for start, length in zip(fresh, lengths, strict=True)]
-        with as_prefill(batch, starts, lengths) as count, self._last_logits() as seen:
-            found = StandaloneDraftWorker._draft_extend_for_prefill(self, batch, None, info.bonus_tokens)
-            self._wrote(batch, found, seen)
-        info.topk_p, info.topk_index = found.topk_p, found.topk_index
-        assert self.decisions.round is not None
-        self.decisions.round.this.caught_up = count
+    def _missing(self, batch: Any, lengths: Sequence[int]) -> tuple[list[int], None]:
+        starts = self.cache.starts(batch.req_to_token_pool.req_to_token, batch.req_pool_indices, lengths)
+        return [min(start, length - 1) for start, length in zip(starts, lengths, strict=True)], None
 
     def _wrote(self, batch: Any, draft_input: Any, seen: list[Any]) -> None:
         self.cache.wrote(batch.out_cache_loc, self.decisions.served(batch.reqs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from sglang.srt.model_executor.forward_context import ForwardContext, forward_context
@@ -29,11 +29,8 @@ class Drafter(EagleDraftWorker):
     forward which closes a round (draft-extend) gives the first draft token of the next.
     """
 
-    rests: ClassVar[bool]
-    """Whether there are rounds without it; if not, it processes what any round said."""
     owner: Owner
     decisions: Decisions
-    resting = False
     _deciding = False
     _read: list[Tensor]
     """(n, WIDTH) of every level after the first that was decided upon in this round."""
@@ -171,6 +168,7 @@ class Drafter(EagleDraftWorker):
 
     def _catch_up(self, batch: Any) -> None:
         """Have the draft process what it has missed of the batch."""
+        raise NotImplementedError
 
     def _wrote(self, batch: Any, draft_input: Any, seen: list[Any]) -> None:
         """The draft has processed all of the batch, and so knows each request's next token, the first of a round.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from speckv.integrations.sglang.decisions import Decisions
 from speckv.integrations.sglang.states import Drafting, States
@@ -12,7 +12,6 @@ class DraftSide(Drafting, Protocol):
     """Its draft worker."""
 
     draft_runner: Any
-    rests: ClassVar[bool]
 
 
 class Owner(Protocol):

@@ -21,11 +21,11 @@ from speckv.integrations.sglang import decisions
 from speckv.integrations.sglang.config import Config, LaunchError, load_controller
 from speckv.integrations.sglang.costs import KeptCosts
 from speckv.integrations.sglang.decisions import Decisions
-from speckv.integrations.sglang.drafter import Drafter
 from speckv.integrations.sglang.letter import Letter
 from speckv.integrations.sglang.metrics import Metrics
 from speckv.integrations.sglang.prebuilt import Prebuilt
 from speckv.integrations.sglang.ranks import Ranks
+from speckv.integrations.sglang.resting import RestingDrafter
 from speckv.integrations.sglang.sampling import min_p_heeded
 from speckv.integrations.sglang.states import States, Widths
 from speckv.integrations.sglang.timing import Stopwatch
@@ -45,10 +45,10 @@ class Rounds(EAGLEWorkerV2):
     verify at that width → draft-extend, unless the draft rests.
     """
 
-    drafts: ClassVar[tuple[Any, str, type[Drafter]]]
+    drafts: ClassVar[tuple[Any, str, type[RestingDrafter]]]
     """The module and the name by which SGLang's ``__init__`` finds its draft worker's class, and ours in its place."""
 
-    _draft_worker: Drafter
+    _draft_worker: RestingDrafter
     topk: int
     adaptive_controller: States
     decisions: Decisions
@@ -97,14 +97,13 @@ class Rounds(EAGLEWorkerV2):
             self._ceiling,
             per_token,
             trees,
-            draft.rests,
         )
         labels = {"model_name": str(self.server_args.served_model_name or self.server_args.model_path)}
         if (replica := get_parallel().dp_rank) is not None:
             labels["dp_rank"] = str(replica)
         publish = ranks.decides and bool(get_observability().enable_metrics)
         metrics = Metrics(publish, labels, config.log_every)
-        self.meet(Decisions(policy, ranks, Stopwatch(self.device), metrics, draft.rests, mixes=trees))
+        self.meet(Decisions(policy, ranks, Stopwatch(self.device), metrics, mixes=trees))
 
     def meet(self, decisions: Decisions) -> None:
         """Be decided for by ``decisions`` from now on."""
@@ -137,9 +136,11 @@ class Rounds(EAGLEWorkerV2):
         if batch.forward_mode.is_extend() or batch.is_extend_in_batch:
             self.decisions.interrupt()
             return super().forward_batch_generation(batch, *args, **kwargs)
-        draft = self._draft_worker
-        self._widths.next = self.decisions.begin(batch.reqs, self.adaptive_controller.candidate_steps)
-        draft.resting = draft.rests and self._widths.next == 0
+        draft, widths = self._draft_worker, self.adaptive_controller.candidate_steps
+        self._widths.next = self.decisions.begin(batch.reqs, widths)
+        draft.resting = self._widths.next == 0
+        if draft.resting and draft.overdue(batch.reqs):
+            self._widths.next = widths[1]  # SGLang then asks for a draft, which catches up and leaves it at that
         self.decisions.mark("begun")
         result = super().forward_batch_generation(batch, *args, **kwargs)
         self.decisions.mark("extended")

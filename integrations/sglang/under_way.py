@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from speckv.controller.policy import BEST, SIBLINGS, Request, Round
 from speckv.integrations.sglang.letter import Letter
@@ -25,6 +26,11 @@ class Served(Request):
     """A request of the server; ``first`` is where its next round's first token has its signals: in a letter's row."""
 
     first: tuple[Letter, int] | None = None
+    states: list[tuple[Tensor, int]] = field(default_factory=list)
+    """For a head, in which tensors and rows the target's hidden states are of the tokens that are new to it.
+
+    If none is, of the last token.
+    """
 
 
 @dataclass(slots=True)

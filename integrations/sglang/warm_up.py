@@ -81,9 +81,7 @@ def timed_costs(worker: Owner, ranks: Ranks, seconds: float | None) -> Costs | N
     seconds and not among the times.
     """
     policy = _Scripted()
-    worker.meet(
-        Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30), worker.draft_worker.rests)
-    )
+    worker.meet(Decisions(policy, ranks, Stopwatch(worker.device), Metrics(False, {}, 1 << 30)))
     if seconds is None:
         seconds = SECONDS if worker.device.startswith("cuda") else SECONDS_ON_A_CPU
     if not seconds:

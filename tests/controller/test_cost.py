@@ -111,20 +111,6 @@ class TestExtends:
         assert cost.rest_ms(2) == cost.round_ms(timed(0, None, None, size=2)) == pytest.approx(44.0)
         assert cost.round_ms(timed(2, None, None, size=2)) == pytest.approx(10 + 52 + 18)
 
-    def test_one_that_never_rests_has_its_extend_in_every_round(self) -> None:
-        """As a head of the target: what a level costs is what comes to that."""
-        cost = CostModel(Costs.linear(5.0, 50.0), extends=True, rests=False)
-        for gamma in (0, 1, 2, 4, 8):
-            for _ in range(30):
-                rows = 2 * (gamma + 1)
-                drafting = None if gamma < 2 else 10.0 * (gamma - 1)
-                cost.observe(timed(gamma, drafting, 40.0 + 2 * rows, size=2, extend_ms=12.0 + rows, resting=False))
-        drafting, verify = cost.tables(2, 8)
-        assert drafting == pytest.approx([0, *(10 * (gamma - 1) + 2 * gamma for gamma in range(1, 9))])
-        assert cost.rest_ms(2) == pytest.approx(44 + 14) == verify[2]
-        assert cost.round_ms(timed(2, None, None, size=2)) == pytest.approx(10 + 52 + 18)
-        assert cost.first_ms(2) == pytest.approx(2)
-
     def test_until_it_is_timed_an_extend_is_a_draft_forward(self) -> None:
         cost = CostModel(Costs({1: 10.0, 3: 20.0}, {1: 100.0}), extends=True)
         assert cost.tables(1, 2)[0].tolist() == [0, 15, 10 + 20]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +49,8 @@ def servers(
     pair = head if algorithm == "EAGLE3" else save_mtp(tmp_path_factory.mktemp("mtp"))
     if pair[0] not in plains:
         plains[pair[0]] = Server(pair[0], *PLAIN)
-    steered = Steered(pair, tmp_path_factory.mktemp("steered"), mode, algorithm=algorithm)
+    folder = tmp_path_factory.mktemp("steered")
+    steered = Steered(pair, folder, mode, (), {"SPECKV_TEST_RANKS": str(folder)}, algorithm)
     try:
         yield plains[pair[0]].wait(), steered.wait()
     finally:
@@ -103,6 +106,47 @@ def test_trees_are_drafted_and_their_tokens_accepted(servers: tuple[Server, Stee
     accepted = sum(answer["meta_info"]["spec_num_correct_drafts"] for answer in answers)
     siblings = sum(hit or 0 for answer in answers for hit in answer["meta_info"]["speckv_sibling_hit"])
     assert accepted > 20 and siblings > 5
+
+
+Draft = tuple[list[int], list[float]]
+
+
+def drafts(server: Steered, how: str) -> tuple[dict[tuple[Any, int], Draft], int]:
+    """By prompt and how much was said: what was drafted next, and the entropies of these tokens that were seen.
+
+    And in how many rounds the draft caught up to draft nothing.
+    """
+    server.flush()
+    server.steer(how)
+    notes = server.file.with_name("rank-0")
+    notes.write_text("")
+    server.all([(ids, 8 if number % 12 else 150) for number, (ids, _) in enumerate(requests(36, seed=4))], 4)
+    said: Counter[str] = Counter()
+    found, overdue = {}, 0
+    for note in map(json.loads, notes.read_text().splitlines()):
+        this, gamma = note["round"], note["round"]["gamma"]
+        width = len(this["drafted"]) // this["requests"]
+        for row, (name, prompt) in enumerate(note["who"]):
+            if gamma:
+                spine = this["drafted"][row * width + 1 :][:gamma]
+                found[tuple(prompt), said[name]] = spine, [level[row] for level in note["saw"]]
+            said[name] += this["accepted"][row]
+        overdue += note["caught_up"] > 0 and not gamma
+    return found, overdue
+
+
+def test_after_a_rest_it_drafts_what_it_would_have_drafted(servers: tuple[Server, Steered]) -> None:
+    """Of requests that missed a few tokens, or so many that it caught up in between, beside others that missed none."""
+    server = servers[1]
+    worked, _ = drafts(server, "fixed")
+    for how, least in (("resting", 40), ("seldom", 5)):
+        rested, overdue = drafts(server, how)
+        assert (overdue > 3) == (how == "seldom")
+        both = rested.keys() & worked.keys()
+        assert len(both) >= least
+        for key in both:
+            assert rested[key][0] == worked[key][0]
+            assert rested[key][1] == pytest.approx(worked[key][1], abs=1e-4)
 
 
 def test_unsupported_combinations_are_refused_in_one_line(head: Pair, tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ class Clock:
 
 class Worker:
     device = "cpu"
-    draft_worker = SimpleNamespace(rests=True)
     met: Any
 
     def meet(self, decisions: Any) -> None:

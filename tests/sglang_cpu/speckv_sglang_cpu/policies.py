@@ -4,6 +4,7 @@ real     the configured policy
 random   every width in every round with any siblings beside it, prompts read by the draft or not
 fixed    γ = 4 in every round
 resting  γ = 4, but the draft rests for five rounds of six and reads no prompt
+seldom   like resting, but for 39 rounds of 40
 cold     like resting, without catching up: what SGLang's own switch does
 nan      the configured policy, made to draft in every round, while all signals are NaN
 
@@ -61,7 +62,7 @@ class Steered(Policy):
         if self.how == "random":
             self.depth = self.random.randint(0, self.most)  # each of them as often
             return self.random.randint(self.depth, self.most)
-        return 4 if self.how == "fixed" or self.rounds % 6 == 0 else 0
+        return 4 if self.how == "fixed" or self.rounds % (40 if self.how == "seldom" else 6) == 0 else 0
 
     def deepen(self, this: Round) -> int:
         if self.lets:
@@ -114,12 +115,14 @@ def _note_rounds(folder: Path) -> None:
     genuine = Rounds.verify
 
     def verify(self: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        tree, levels = batch.spec_info, self.decisions.round.this.levels
+        tree, this = batch.spec_info, self.decisions.round.this
         drafted, gamma = tree.draft_token.tolist(), self.speculative_num_steps
         result = genuine(self, batch, *args, **kwargs)
         shape = {"requests": len(batch.reqs), "gamma": gamma, "drafted": drafted}
         came = {"accepted": result.accept_lens.tolist(), "said": result.next_token_ids.tolist()}
-        line = {"round": shape | came, "saw": [level[:, 0].tolist() for level in levels]}
+        who = [(request.rid, list(request.origin_input_ids)) for request in batch.reqs]
+        line = {"round": shape | came, "who": who, "caught_up": this.caught_up}
+        line["saw"] = [level[:, 0].tolist() for level in this.levels]
         with (folder / f"rank-{torch.distributed.get_rank()}").open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         return result
@@ -130,7 +133,7 @@ def _note_rounds(folder: Path) -> None:
 def register() -> None:
     if not (path := os.environ.get(NAME)):
         return
-    from speckv.integrations.sglang import decisions, draft_worker, drafter, tree
+    from speckv.integrations.sglang import decisions, drafter, resting, tree
 
     file = Path(path)
     genuine_policy, genuine_pack = decisions.build_policy, drafter.pack
@@ -157,7 +160,7 @@ def register() -> None:
             packed[:, 1:] = torch.rand_like(packed[:, 1:])
         return packed
 
-    genuine_catch_up = draft_worker.SpecKVDraftWorker._catch_up
+    genuine_catch_up = resting.RestingDrafter._catch_up
 
     def catch_up(self: Any, batch: Any) -> None:
         if getattr(self.decisions.policy, "how", "") != "cold":
@@ -169,4 +172,4 @@ def register() -> None:
     decisions.build_policy = steered
     drafter.best_siblings = any_siblings
     drafter.pack = pack
-    draft_worker.SpecKVDraftWorker._catch_up = catch_up
+    resting.RestingDrafter._catch_up = catch_up
