@@ -21,9 +21,6 @@ from speckv.integrations.models.loading import load_model, load_tokenizer, pertu
 
 OWN_ENVIRONMENT = Path(".venv-sglang/bin/python")
 
-SHORTEST_TURN = 4
-"""Prompts that a policy has at least before the next one's turn, if all take turns."""
-
 
 def measure(plan: Plan, done: Collection[str], report: Report) -> Iterator[Unit]:
     """A unit per regime, repetition, policy, concurrency and turn: its prompts once, so many at a time.
@@ -75,7 +72,7 @@ def own_python() -> str:
 
 def _turn(plan: Plan, size: int) -> int:
     """Prompts that a policy has answered before the next one's turn comes."""
-    return max(SHORTEST_TURN, 2 * size) if plan.together else len(plan.prompts)
+    return 2 * size if plan.together else len(plan.prompts)
 
 
 def _in_turns(place: int, repeat: int, _: str, size: int, turn: int) -> tuple[int, ...]:
